@@ -1,0 +1,129 @@
+"""Loads a run's YAML into its configuration dataclass, with `key=value` overrides.
+
+Unknown keys, duplicate YAML keys, wrong types and values out of range are refused with a message that names the file and the key.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from hvlm.errors import UserError
+
+C = TypeVar("C")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; this loader refuses them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Hashable] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise UserError(
+                    what=f"{node.start_mark.name}, line {key_node.start_mark.line + 1}",
+                    got=f"the key '{key}' a second time",
+                    expected="each key once",
+                    do="delete one of the two",
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def load_yaml(path: str) -> dict[str, Any]:
+    """Return the mapping in a YAML file.
+
+    Raises:
+        UserError: no such file, not YAML, duplicate keys, or no mapping at the top.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise UserError(what="--config", got=path, expected="an existing YAML file", do="check the path (jobs/configs/ has examples)")
+    with file.open(encoding="utf-8") as stream:
+        try:
+            loaded = yaml.load(stream, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise UserError(what=path, got=str(error).replace("\n", " "), expected="valid YAML", do="mend the file there") from error
+    if not isinstance(loaded, dict):
+        raise UserError(what=path, got=type(loaded).__name__, expected="a mapping of keys to values", do="start from a file in jobs/configs/")
+    return loaded
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return a copy of `values` with each `a.b.c=value` set; the value is read as YAML."""
+    merged: dict[str, Any] = _copy(values)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise UserError(what="override", got=override, expected="key=value", do="write e.g. decode.backend=pyav")
+        *parents, last = key.split(".")
+        node = merged
+        for parent in parents:
+            child = node.get(parent)
+            if child is None:
+                child = node[parent] = {}
+            if not isinstance(child, dict):
+                raise UserError(what="override", got=override, expected=f"'{parent}' to hold further keys", do="check the key against the config file")
+            node = child
+        try:
+            node[last] = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+        except yaml.YAMLError as error:
+            raise UserError(what="override", got=override, expected="a YAML value after '='", do="quote it") from error
+    return merged
+
+
+def load_config(config_type: type[C], path: str, overrides: Sequence[str] = ()) -> C:
+    """Return the configuration in `path` with the overrides applied.
+
+    Raises:
+        UserError: naming the file and every key that is unknown, missing, of a wrong type or out of range.
+    """
+    return build_config(config_type, apply_overrides(load_yaml(path), overrides), origin=path)
+
+
+def build_config(config_type: type[C], values: dict[str, Any], *, origin: str) -> C:
+    """Return the configuration that a mapping of plain values holds; `origin` names it in errors."""
+    try:
+        return TypeAdapter(config_type).validate_python(values)
+    except ValidationError as error:
+        raise UserError(
+            what=origin,
+            got="; ".join(_describe(item) for item in error.errors()),
+            expected=f"the keys of {config_type.__name__}",
+            do="correct these keys (the README names the config of each job)",
+        ) from error
+
+
+def dump_config(config: object) -> dict[str, Any]:
+    """Return a configuration as plain values that `build_config` reads back to an equal one."""
+    plain: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return plain
+
+
+def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Return `{"a.b": value}` of a configuration, for MLflow parameters."""
+    flat: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            flat |= flatten_config(value, f"{prefix}{field.name}.")
+        else:
+            flat[prefix + field.name] = value
+    return flat
+
+
+def _describe(item: Any) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(top)"
+    if item["type"] == "unexpected_keyword_argument":
+        return f"{key} is not a known key"
+    if item["type"] in ("missing", "missing_argument"):
+        return f"{key} is missing"
+    return f"{key}={item['input']!r}: {item['msg']}"
+
+
+def _copy(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
