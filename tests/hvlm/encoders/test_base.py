@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+from hvlm.video.sampling import SamplingConfig
+from hvlm.video.views import FrameView
+
+from hvlm.encoders.base import BatchRunner, check_clips
+from hvlm.errors import UserError
+
+VIEW = FrameView(sampling=SamplingConfig(), clip_frames=2, clip_stride=1, resize=8, crop=8, interpolation="bilinear")
+
+
+def runner(batch_size):
+    return BatchRunner(batch_size=batch_size, dim=2, device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_every_row_passes_once_in_order_and_in_batches_of_at_most_batch_size():
+    sizes = []
+
+    def forward(batch):
+        sizes.append(len(batch))
+        return torch.stack([batch.float(), batch.float() * 2], dim=1)
+
+    features = runner(3).run(np.arange(7), forward)
+    assert sizes == [3, 3, 1]
+    assert features.dtype == np.float32
+    np.testing.assert_array_equal(features, np.stack([np.arange(7), 2 * np.arange(7)], axis=1))
+
+
+def test_no_rows_give_no_features():
+    assert runner(3).run(np.zeros((0, 4)), lambda batch: batch).shape == (0, 2)
+
+
+def test_read_only_rows_are_not_changed():
+    rows = np.zeros((2, 2), dtype=np.float32)
+    rows.flags.writeable = False
+    runner(2).run(rows, lambda batch: batch.add_(1))
+    assert (rows == 0).all()
+
+
+def test_not_finite_features_are_an_error_with_their_number():
+    with pytest.raises(UserError, match="1 of 3 rows"):
+        runner(2).run(np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 2.0]]), lambda batch: 1 / batch)
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        np.zeros((1, 2, 8, 8, 3), dtype=np.float32),
+        np.zeros((1, 1, 8, 8, 3), dtype=np.uint8),
+        np.zeros((1, 2, 8, 9, 3), dtype=np.uint8),
+        np.zeros((2, 8, 8, 3), dtype=np.uint8),
+    ],
+)
+def test_clips_of_another_shape_or_dtype_are_refused(clips):
+    with pytest.raises(UserError, match=r"uint8 \(N, 2, 8, 8, 3\)"):
+        check_clips(clips, VIEW)
+
+
+def test_clips_of_the_view_pass():
+    check_clips(np.zeros((0, 2, 8, 8, 3), dtype=np.uint8), VIEW)
