@@ -1,0 +1,184 @@
+"""Storage URIs: one narrow layer over fsspec, so that file://, plain paths, s3:// and gs:// look the same.
+
+Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...), never from a config file.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from hvlm.errors import UserError
+
+TEMP_MARK = ".tmp-"
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """Return `(file system, path in it)` of a URI or local path.
+
+    Raises:
+        UserError: no driver for the scheme is installed.
+    """
+    if is_local(uri):
+        return LocalFileSystem(), local_path(uri)
+    try:
+        fs, path = fsspec.core.url_to_fs(uri)
+    except (ImportError, ValueError) as error:
+        scheme = urlsplit(uri).scheme
+        fix = f"pip install 'hvlm[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "check the scheme"
+        raise UserError(what="storage URI", got=uri, expected="a scheme with an installed driver", do=fix) from error
+    return fs, path
+
+
+def is_local(uri: str) -> bool:
+    """Return whether a URI names a local file (`file://...` or a plain path)."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """Return the absolute path of a local URI."""
+    path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def absolute_uri(uri: str) -> str:
+    """Return the URI with a relative local path made absolute (Ray workers run in other directories)."""
+    return local_path(uri) if is_local(uri) else uri.rstrip("/")
+
+
+def join(uri: str, *parts: str) -> str:
+    """Return the URI of something below `uri`."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder stands at the URI."""
+    fs, path = filesystem(uri)
+    return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """Return a whole small file."""
+    fs, path = filesystem(uri)
+    content: bytes = fs.cat_file(path)
+    return content
+
+
+def read_range(uri: str, offset: int, size: int) -> bytes:
+    """Return `size` bytes from `offset`.
+
+    Raises:
+        EOFError: the file ends before.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        with open(path, "rb") as file:
+            file.seek(offset)
+            content = file.read(size)
+    else:
+        content = fs.cat_file(path, start=offset, end=offset + size) if size else b""
+    if len(content) != size:
+        raise EOFError(f"{uri} has {len(content)} of the {size} bytes from offset {offset}")
+    return content
+
+
+def list_files(uri: str) -> dict[str, dict[str, Any]]:
+    """Return `{path relative to uri: fsspec info}` of all files below a folder; empty if there is no such folder."""
+    fs, path = filesystem(uri)
+    fs.invalidate_cache()
+    if not fs.exists(path):
+        return {}
+    root = path.rstrip("/") + "/"
+    found: dict[str, dict[str, Any]] = fs.find(path, detail=True)
+    return {name.removeprefix(root): info for name, info in sorted(found.items()) if name != path}
+
+
+def remove(uri: str) -> None:
+    """Delete one file; one that is gone already is no error."""
+    fs, path = filesystem(uri)
+    with suppress(FileNotFoundError):
+        fs.rm_file(path)
+
+
+def atomic_write(uri: str, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Write a file so that its final name never shows a half-written one.
+
+    Args:
+        uri: where. Parent folders are made.
+        content: the bytes, or a function that writes them to a binary file (for files too big for memory).
+
+    Raises:
+        UserError: the disk is full or may not be written; nothing is left under the final name.
+    """
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        temp = f"{path}{TEMP_MARK}{uuid.uuid4().hex}"
+    else:
+        handle, temp = tempfile.mkstemp(prefix="hvlm-")
+        os.close(handle)
+    try:
+        _fill(temp, content)
+        if isinstance(fs, LocalFileSystem):
+            os.replace(temp, path)
+        else:
+            fs.put_file(temp, path)  # object stores show an object only when the whole upload is done
+    except OSError as error:
+        raise explain_os_error(error, uri) from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temp)
+
+
+def explain_os_error(error: OSError, uri: str) -> Exception:
+    """Return the `UserError` for a full disk or a missing permission, else the error itself."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            what=uri,
+            got="no space left on the device",
+            expected="room to write",
+            do="free space, then run the same command again",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return UserError(
+            what=uri, got=error.strerror, expected="permission to write", do="change the permissions or the store's URI"
+        )
+    return error
+
+
+@contextmanager
+def local_copy(uri: str) -> Iterator[Path]:
+    """Give a local path of a file: its own if it is local, else a temporary copy that is removed afterwards."""
+    fs, path = filesystem(uri)
+    if isinstance(fs, LocalFileSystem):
+        if not os.path.exists(path):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        yield Path(path)
+        return
+    folder = tempfile.mkdtemp(prefix="hvlm-")
+    try:
+        copy = Path(folder) / (os.path.basename(path) or "file")
+        fs.get_file(path, str(copy))
+        yield copy
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fill(path: str, content: bytes | Callable[[BinaryIO], object]) -> None:
+    with open(path, "wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # the catalog must never name a file that a power cut can still empty

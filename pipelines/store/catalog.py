@@ -1,0 +1,239 @@
+"""The feature store's catalog: four Delta Lake tables under `{store_uri}/catalog`, read with polars.
+
+Every write is one ACID commit. Credentials for remote stores come from the environment, as in `infra.storage`.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from hvlm.errors import UserError
+from infra import storage
+from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
+
+_FORMAT = "hierarchicalvlm feature store"
+# A training run may pin a version for years; Delta's default would drop its log after 30 days.
+_RETENTION = "interval 3650 days"
+# Failure rows of the same cause are one failure with several attempts.
+_FAILURE_KEY = ["video_id", "uri", "stage", "content_hash", "encoder", "fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFrames:
+    """The catalog at one moment: current videos, staged segments, published samples, failures."""
+
+    videos: pl.DataFrame
+    staged: pl.DataFrame
+    samples: pl.DataFrame
+    failures: pl.DataFrame
+
+
+class FeatureStore:
+    """Reads and writes the catalog of one store; make it with `FeatureStore.open`."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    @classmethod
+    def open(cls, uri: str, create: bool = False) -> "FeatureStore":
+        """Return the store at a URI, made first if `create` and it is not there.
+
+        Raises:
+            UserError: no store there, or one that a newer version wrote.
+        """
+        uri = storage.absolute_uri(uri)
+        store, description = cls(uri), storage.join(uri, "store.json")
+        if not storage.exists(description):
+            if not create:
+                raise UserError(
+                    what="store_uri",
+                    got=uri,
+                    expected="a feature store (a folder with store.json)",
+                    do="check the URI or run jobs.extract first",
+                )
+            store._create_tables()
+            content = json.dumps({"format": _FORMAT, "schema_version": SCHEMA_VERSION}, indent=1)
+            storage.atomic_write(description, content.encode() + b"\n")
+        _check_description(description)
+        return store
+
+    def videos(self, columns: Sequence[str] | None = None, include_tombstones: bool = False) -> pl.DataFrame:
+        """Return the current row of every video, by default of those that are there, sorted by id."""
+        wanted = list(columns or TABLES["videos"])
+        frame = self._scan("videos").select(list(dict.fromkeys([*wanted, "snapshot", "video_id", "state"]))).collect()
+        frame = frame.sort("snapshot", maintain_order=True).unique("video_id", keep="last").sort("video_id")
+        if not include_tombstones:
+            frame = frame.filter(pl.col("state") == "live")
+        return frame.select(wanted)
+
+    def staged(self) -> pl.DataFrame:
+        """Return the staged segments."""
+        return self._scan("staged").collect()
+
+    def samples(self, version: int | None = None) -> pl.DataFrame:
+        """Return all sample rows at a version (default: the newest), dead ones included; see `liveness.live_samples`.
+
+        Raises:
+            UserError: there is no such version.
+        """
+        return self._scan("samples", version).collect()
+
+    def failures(self) -> pl.DataFrame:
+        """Return the newest row of every failure; `attempts` counts how often it happened."""
+        frame = self._scan("failures").collect()
+        return frame.sort("at_s", "attempts", maintain_order=True).unique(
+            _FAILURE_KEY, keep="last", maintain_order=True
+        )
+
+    def frames(self) -> StoreFrames:
+        """Return the four tables as planning and publishing read them."""
+        return StoreFrames(self.videos(), self.staged(), self.samples(), self.failures())
+
+    def samples_version(self) -> int:
+        """Return the version of `samples` that a training run records."""
+        return self._table("samples").version()
+
+    def commit_videos(self, frame: pl.DataFrame) -> None:
+        """Append snapshot rows in one commit."""
+        self._append("videos", frame)
+
+    def commit_staged(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append staged segments in one commit."""
+        self._append("staged", self._typed("staged", rows))
+
+    def replace_staged(self, frame: pl.DataFrame) -> None:
+        """Replace the staged table in one commit (after a publish)."""
+        with _clean_errors(self._table_uri("staged")):
+            write_deltalake(self._table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
+
+    def commit_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append failures in one commit; `attempts` and `at_s` are filled in, missing texts are empty."""
+        if not rows:
+            return
+        known = {tuple(row[name] for name in _FAILURE_KEY): row["attempts"] for row in self.failures().to_dicts()}
+        full = []
+        for row in rows:
+            values = {"run_id": "", "uri": "", "content_hash": "", "encoder": "", "fingerprint": ""} | dict(row)
+            key = tuple(values[name] for name in _FAILURE_KEY)
+            known[key] = known.get(key, 0) + 1
+            full.append(values | {"attempts": known[key], "at_s": time.time()})
+        self._append("failures", self._typed("failures", full))
+
+    def commit_samples(self, frame: pl.DataFrame, expected_version: int) -> int:
+        """Append a publish's rows in ONE commit and return the new version: this is the moment a generation exists.
+
+        Raises:
+            RuntimeError: another writer has published since `expected_version` was read.
+        """
+        version = self.samples_version()
+        if version != expected_version:
+            raise RuntimeError(
+                f"another job has published to {self.uri} (version {version}, expected {expected_version}); run the job again"
+            )
+        self._append("samples", frame)
+        return self.samples_version()
+
+    def _create_tables(self) -> None:
+        for name, schema in TABLES.items():
+            configuration = {"delta.logRetentionDuration": _RETENTION, "delta.deletedFileRetentionDuration": _RETENTION}
+            if name in APPEND_ONLY:
+                configuration["delta.appendOnly"] = "true"
+            empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
+            with _clean_errors(self._table_uri(name)):
+                DeltaTable.create(
+                    self._table_uri(name), schema=empty.schema, mode="ignore", configuration=configuration
+                )
+
+    def _table_uri(self, name: str) -> str:
+        return storage.join(self.uri, "catalog", name)
+
+    def _table(self, name: str, version: int | None = None) -> DeltaTable:
+        uri = self._table_uri(name)
+        try:
+            return DeltaTable(uri, version=version)
+        except TableNotFoundError as error:
+            raise UserError(
+                what=uri,
+                got="no table",
+                expected="a Delta Lake table",
+                do="the store is damaged: restore its catalog folder",
+            ) from error
+        except DeltaError as error:
+            if version is None:
+                raise
+            newest = DeltaTable(uri).version()
+            raise UserError(
+                what=f"version of {uri}", got=version, expected=f"0 to {newest}", do="pin an existing version"
+            ) from error
+
+    def _scan(self, name: str, version: int | None = None) -> pl.LazyFrame:
+        return pl.scan_delta(self._table(name, version)).select(list(TABLES[name]))
+
+    def _typed(self, name: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        for row in rows:
+            if set(row) != set(TABLES[name]):
+                raise ValueError(f"a row of '{name}' has the columns {sorted(row)}, not {sorted(TABLES[name])}")
+        return pl.DataFrame(list(rows), schema=TABLES[name])
+
+    def _append(self, name: str, frame: pl.DataFrame) -> None:
+        if frame.is_empty():
+            return
+        with _clean_errors(self._table_uri(name)):
+            write_deltalake(self._table_uri(name), frame.select(_typed_columns(name)), mode="append")
+
+
+def empty_samples() -> pl.DataFrame:
+    """Return a samples frame without rows."""
+    return pl.DataFrame(schema=SAMPLES)
+
+
+def _typed_columns(name: str) -> list[pl.Expr]:
+    return [pl.col(column).cast(kind) for column, kind in TABLES[name].items()]
+
+
+def _check_description(uri: str) -> None:
+    try:
+        found = json.loads(storage.read_bytes(uri))
+        version = int(found["schema_version"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            what=uri, got=str(error), expected='{"schema_version": ...}', do="the store is damaged: restore store.json"
+        ) from error
+    if version > SCHEMA_VERSION:
+        raise UserError(
+            what=f"{uri}, schema_version",
+            got=version,
+            expected=f"at most {SCHEMA_VERSION} (this version of the program)",
+            do="update the program: a newer one wrote this store",
+        )
+
+
+@contextmanager
+def _clean_errors(uri: str) -> Iterator[None]:
+    """A full disk or a missing permission inside Delta Lake becomes the same clean error as in `infra.storage`."""
+    try:
+        yield
+    except (OSError, DeltaError) as error:
+        text = str(error)
+        if "No space left" in text or "os error 28" in text:
+            raise UserError(
+                what=uri,
+                got="no space left on the device",
+                expected="room to write",
+                do="free space, then run the same command again",
+            ) from error
+        if "Permission denied" in text or "os error 13" in text:
+            raise UserError(
+                what=uri,
+                got="permission denied",
+                expected="permission to write",
+                do="change the permissions or the store's URI",
+            ) from error
+        raise

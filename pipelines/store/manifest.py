@@ -1,0 +1,143 @@
+"""The manifest: what a reader of the store sees at a pinned version, whatever is written meanwhile."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from hvlm.data.samples import SampleMeta, decode_sample
+from hvlm.errors import UserError
+from infra import storage
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.fingerprint import canonical_json
+from pipelines.store.generation import set_folder
+from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders
+
+_SHARED = ["video_id", "key", "split", "gen", "content_hash", "metadata_hash"]
+_PER_ENCODER = ["shard", "offset", "size", "num_rows", "dim", "duration_s", "sample_sha256"]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The live samples of a store version.
+
+    Args:
+        frame: one row per video that every encoder has: video_id, key, split, gen, content_hash, metadata_hash, duration_s, and for each
+            encoder `{encoder}.shard`, `.offset`, `.size`, `.num_rows`, `.dim`, `.sample_sha256`; sorted by split, generation, shard and offset.
+        encoders: name -> fingerprint, in the order asked for.
+        num_incomplete: live videos that were left out because an encoder lacks them.
+        version: version of `samples`; manifest_hash: sha256 over all that is read.
+    """
+
+    store_uri: str
+    frame: pl.DataFrame
+    encoders: dict[str, str]
+    num_incomplete: int
+    version: int
+    manifest_hash: str
+
+    def rows(self, encoder: str) -> pl.DataFrame:
+        """Return the samples of one encoder, in the manifest's order: shared columns, then shard, offset, size, num_rows, dim."""
+        names = [name for name in _PER_ENCODER if name != "duration_s"]
+        return self.frame.select(*_SHARED, "duration_s", *(pl.col(f"{encoder}.{name}").alias(name) for name in names))
+
+    def encoder_description(self, encoder: str) -> dict[str, Any]:
+        """Return an encoder's `encoder.json`: fingerprint, dim, extractor and the `identity` behind the fingerprint."""
+        folder = set_folder(encoder, self.encoders[encoder], 0).rpartition("/")[0]
+        description: dict[str, Any] = json.loads(
+            storage.read_bytes(storage.join(self.store_uri, folder, "encoder.json"))
+        )
+        return description
+
+
+def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version: int | None = None) -> Manifest:
+    """Return the live samples of a store, joined over encoders by key.
+
+    Args:
+        encoders: names (the fingerprint that was published last is taken) or `name-` + the first 8 digits of a fingerprint; None: the encoders of
+            the newest publish.
+        version: of the `samples` table; None: the newest.
+
+    Raises:
+        UserError: no store, version or encoder of that name.
+    """
+    store = FeatureStore.open(store_uri)
+    if version is None:
+        version = store.samples_version()
+    samples = store.samples(version)
+    chosen = _choose(store.uri, samples, encoders)
+    live = live_samples(samples)
+    frame: pl.DataFrame | None = None
+    for name, fingerprint in chosen.items():
+        mine = live.filter((pl.col("encoder") == name) & (pl.col("fingerprint") == fingerprint)).select(
+            *_SHARED, *_PER_ENCODER
+        )
+        mine = mine.rename({column: f"{name}.{column}" for column in _PER_ENCODER})
+        frame = mine if frame is None else frame.join(mine, on=_SHARED, how="inner")
+    if frame is None:
+        frame = pl.DataFrame(schema=dict.fromkeys([*_SHARED, "duration_s"], pl.String))
+    else:
+        first = next(iter(chosen))
+        frame = frame.sort("split", "gen", f"{first}.shard", f"{first}.offset")
+        frame = frame.with_columns(duration_s=pl.col(f"{first}.duration_s")).drop(
+            f"{name}.duration_s" for name in chosen
+        )
+    num_incomplete = live["video_id"].n_unique() - frame.height
+    digest = hashlib.sha256(
+        canonical_json([list(chosen.items()), frame.sort("key").rows()]).encode("utf-8")
+    ).hexdigest()
+    return Manifest(store.uri, frame, chosen, num_incomplete, version, digest)
+
+
+def read_sample(
+    store_uri: str, row: Mapping[str, Any], encoder: str | None = None
+) -> tuple[npt.NDArray[np.float16], SampleMeta]:
+    """Return `(features (T, D) float16, meta)` of one manifest row.
+
+    Args:
+        row: a row of `Manifest.rows(encoder)`, or of `Manifest.frame` together with `encoder`.
+
+    Raises:
+        ValueError: the bytes are not the sample that the row names (the shard is damaged; `jobs.verify` says more).
+    """
+    prefix = f"{encoder}." if encoder else ""
+    shard, offset, size = (row[prefix + name] for name in ("shard", "offset", "size"))
+    features, meta = decode_sample(storage.read_range(storage.join(store_uri, shard), offset, size))
+    if meta.key != row["key"]:
+        raise ValueError(
+            f"{shard} has the sample '{meta.key}' at offset {offset}, expected '{row['key']}'; run jobs.verify"
+        )
+    return features, meta
+
+
+def _choose(uri: str, samples: pl.DataFrame, encoders: Sequence[str] | None) -> dict[str, str]:
+    if encoders is None:
+        return selected_encoders(samples)
+    known = (
+        samples.filter(pl.col("state") == "live")
+        .select("encoder", "fingerprint")
+        .unique()
+        .sort("encoder", "fingerprint")
+    )
+    chosen: dict[str, str] = {}
+    for wanted in encoders:
+        exact = [(name, print_) for name, print_ in known.iter_rows() if f"{name}-{print_[:8]}" == wanted]
+        found = last_fingerprint(samples, wanted)
+        if len(exact) == 1:
+            chosen[exact[0][0]] = exact[0][1]
+        elif found is not None:
+            chosen[wanted] = found
+        else:
+            names = ", ".join(f"{name}-{print_[:8]}" for name, print_ in known.iter_rows()) or "none yet"
+            raise UserError(
+                what="encoders",
+                got=wanted,
+                expected=f"one of this store's: {names}",
+                do=f"extract it into {uri} or correct the name",
+            )
+    return chosen

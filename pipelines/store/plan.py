@@ -1,0 +1,194 @@
+"""The plan: snapshot minus catalog. Resume, incremental work and "nothing to do" are this one function.
+
+A (video, encoder) pair has one status; the first that fits counts:
+
+| status | meaning | extracted now |
+|---|---|---|
+| done | published with this content, fingerprint, metadata and split | no |
+| relabelled | features of this content are published; only the sample must be rewritten (metadata, split or id changed) | no |
+| staged | all segments are staged, publishing is left | no |
+| failed_before | failed with this content; only transient failures are tried again | if transient |
+| partial | some segments are staged | the rest |
+| changed | published with other content | yes |
+| stale | published with another fingerprint | yes |
+| new | none of these | yes |
+
+A permanent failure of one encoder holds the whole video back: it could not be published anyway.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from hvlm.data.splits import SplitConfig, assign_split, order_hash
+from pipelines.store.catalog import StoreFrames
+from pipelines.store.liveness import live_samples
+
+STATUSES = ("new", "changed", "stale", "partial", "failed_before", "relabelled", "staged", "done")
+_RUN = ("new", "changed", "stale", "partial")
+_PAIR = ["video_id", "content_hash", "encoder", "fingerprint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What would run and why.
+
+    Args:
+        todo: one row per video to extract, in an order that depends on the ids alone: video_id, key, uri, content_hash, duration_s,
+            needs (list of {encoder, staged_segments: the indices that need no work}, sorted by encoder).
+        status: video_id, encoder, status, runs (whether it is in `todo`).
+        counts: encoder -> status -> number of videos.
+        num_videos: videos of the snapshot; todo_hours: hours of video in `todo`.
+    """
+
+    todo: pl.DataFrame
+    status: pl.DataFrame
+    counts: dict[str, dict[str, int]]
+    num_videos: int
+    todo_hours: float
+
+
+def make_plan(
+    frames: StoreFrames,
+    fingerprints: Mapping[str, str],
+    layouts: Mapping[str, str] | None = None,
+    splits: SplitConfig | None = None,
+    retry_failed: bool = False,
+) -> Plan:
+    """Return the plan of extracting every video of the snapshot with every encoder.
+
+    Args:
+        frames: `store.frames()`.
+        fingerprints: encoder name -> fingerprint.
+        layouts: encoder name -> layout of this run; segments that were staged in another layout do not count. None: all count.
+        splits: when given, a published sample in another split than this assigns counts as relabelled.
+        retry_failed: run permanent failures again too.
+    """
+    staged = frames.staged
+    if layouts is not None:
+        wanted = _pairs_frame("layout", layouts)
+        whole = complete_staged(staged)
+        staged = pl.concat(
+            [whole, staged.join(whole, on=_PAIR, how="anti").join(wanted, on=["encoder", "layout"], how="semi")]
+        )
+    pairs = video_encoder_pairs(
+        StoreFrames(frames.videos, staged, frames.samples, frames.failures), fingerprints, splits
+    )
+    failed = pl.col("status") == "failed_before"
+    status = pairs.select(
+        *_PAIR, "status", runs=pl.col("status").is_in(_RUN) | (failed & (~pl.col("blocked") | retry_failed))
+    )
+    segments = staged.group_by(_PAIR).agg(pl.col("segment_index").unique().sort().alias("staged_segments"))
+    needs = status.filter("runs").join(segments, on=_PAIR, how="left").sort("encoder")
+    needs = needs.with_columns(pl.col("staged_segments").fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
+    needed = needs.group_by("video_id", maintain_order=True).agg(pl.struct("encoder", "staged_segments").alias("needs"))
+    videos = frames.videos.select("video_id", "key", "uri", "content_hash", "duration_s")
+    todo = videos.join(needed, on="video_id")
+    todo = (
+        todo.with_columns(order=pl.Series([order_hash(video_id) for video_id in todo["video_id"]], dtype=pl.String))
+        .sort("order")
+        .drop("order")
+    )
+    counts = {encoder: dict.fromkeys(STATUSES, 0) for encoder in fingerprints}
+    for encoder, name, number in status.group_by("encoder", "status").len().iter_rows():
+        counts[encoder][name] = number
+    hours = float(todo["duration_s"].fill_null(0.0).sum()) / 3600
+    return Plan(todo, status.select("video_id", "encoder", "status", "runs"), counts, frames.videos.height, hours)
+
+
+def video_encoder_pairs(
+    frames: StoreFrames, fingerprints: Mapping[str, str], splits: SplitConfig | None = None
+) -> pl.DataFrame:
+    """Return one row per (video of the snapshot, encoder): the pair's ids, metadata_hash, split, `status` and `blocked`."""
+    wanted = _pairs_frame("fingerprint", fingerprints)
+    videos = frames.videos.select("video_id", "content_hash", "metadata_hash", "subset", "split")
+    pairs = videos.join(wanted, how="cross").with_columns(wanted_split=pl.lit(None, dtype=pl.String))
+    if splits is not None:
+        assigned = assigned_splits(frames.videos, splits)
+        pairs = pairs.drop("wanted_split").join(assigned, on="video_id")
+    pairs = _mark_published(pairs, frames.samples)
+    pairs = _mark_staged(pairs, frames.staged)
+    pairs = _mark_failed(pairs, frames.failures)
+    blocked = pl.col("permanent").max().over("video_id").fill_null(False)
+    failed = pl.col("permanent").is_not_null() | blocked
+    status = (
+        pl.when("is_done").then(pl.lit("done"))
+        .when("has_features").then(pl.lit("relabelled"))
+        .when("is_staged").then(pl.lit("staged"))
+        .when(failed).then(pl.lit("failed_before"))
+        .when("has_segments").then(pl.lit("partial"))
+        .when("has_other_content").then(pl.lit("changed"))
+        .when("has_other_fingerprint").then(pl.lit("stale"))
+        .otherwise(pl.lit("new"))
+    )  # fmt: skip
+    return pairs.with_columns(status=status, blocked=blocked).select(
+        *_PAIR, "metadata_hash", "wanted_split", "status", "blocked"
+    )
+
+
+def assigned_splits(videos: pl.DataFrame, splits: SplitConfig) -> pl.DataFrame:
+    """Return video_id, wanted_split: the list's own split if it names one, else the assigned one."""
+    rows = videos.select("video_id", "subset", "split").iter_rows()
+    assigned = [(video_id, split or assign_split(video_id, subset, splits)) for video_id, subset, split in rows]
+    return pl.DataFrame(assigned, schema={"video_id": pl.String, "wanted_split": pl.String}, orient="row")
+
+
+def complete_staged(staged: pl.DataFrame) -> pl.DataFrame:
+    """Return the staged rows that make up whole videos: one row per segment, in order.
+
+    A (video, content, encoder, fingerprint) may be staged twice, in other segment lengths or by a run that was killed before its rows were seen: the
+    first complete layout and the first row of a segment are taken, by name and not by arrival.
+    """
+    unit = [*_PAIR, "layout"]
+    segments = staged.sort(*unit, "segment_index", "tar", "offset").unique(
+        [*unit, "segment_index"], keep="first", maintain_order=True
+    )
+    whole = (
+        segments.group_by(unit)
+        .agg(pl.len().alias("found"), pl.col("num_segments").max().alias("wanted"))
+        .filter(pl.col("found") == pl.col("wanted"))
+    )
+    chosen = whole.group_by(_PAIR).agg(pl.col("layout").min())
+    return segments.join(chosen, on=unit, how="semi")
+
+
+def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        {"encoder": list(values), column: list(values.values())}, schema={"encoder": pl.String, column: pl.String}
+    )
+
+
+def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
+    live = live_samples(samples).select(*_PAIR, "metadata_hash", pl.col("split").alias("live_split"))
+    done = pairs.select(*_PAIR, "metadata_hash", "wanted_split").join(live, on=[*_PAIR, "metadata_hash"], how="inner")
+    done = done.filter(pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")))
+    published = samples.filter(pl.col("state") == "live")
+    marks = {
+        "is_done": (done, _PAIR),
+        "has_features": (published, ["content_hash", "encoder", "fingerprint"]),
+        "has_other_content": (published.join(pairs, on=["video_id", "content_hash"], how="anti"), ["video_id"]),
+        "has_other_fingerprint": (published, ["video_id", "content_hash", "encoder"]),
+    }
+    for name, (frame, keys) in marks.items():
+        pairs = pairs.join(frame.select(keys).unique().with_columns(pl.lit(True).alias(name)), on=keys, how="left")
+    return pairs.with_columns(pl.col(list(marks)).fill_null(False))
+
+
+def _mark_staged(pairs: pl.DataFrame, staged: pl.DataFrame) -> pl.DataFrame:
+    for name, frame in (("has_segments", staged), ("is_staged", complete_staged(staged))):
+        pairs = pairs.join(frame.select(_PAIR).unique().with_columns(pl.lit(True).alias(name)), on=_PAIR, how="left")
+    return pairs.with_columns(pl.col("has_segments", "is_staged").fill_null(False))
+
+
+def _mark_failed(pairs: pl.DataFrame, failures: pl.DataFrame) -> pl.DataFrame:
+    """Add `permanent`: null where nothing failed, else whether a failure is permanent. An empty encoder or fingerprint fits any."""
+    failed = failures.filter(pl.col("content_hash") != "").select(
+        "video_id", "content_hash", "encoder", "fingerprint", "permanent"
+    )
+    hits = pairs.select(_PAIR).join(failed, on=["video_id", "content_hash"], suffix="_failed")
+    fits = ((pl.col("encoder_failed") == "") | (pl.col("encoder_failed") == pl.col("encoder"))) & (
+        (pl.col("fingerprint_failed") == "") | (pl.col("fingerprint_failed") == pl.col("fingerprint"))
+    )
+    marks = hits.filter(fits).group_by(_PAIR).agg(pl.col("permanent").max())
+    return pairs.join(marks, on=_PAIR, how="left")

@@ -1,0 +1,241 @@
+"""Publish: the complete videos of the snapshot become shards. Safe to kill at any moment and to run again.
+
+Order of the writes: (1) shards and their manifests under final names that no catalog row mentions yet, (2) ONE append to `samples`, which is
+the commit, (3) staged rows of published videos are dropped, (4) files that nothing refers to are deleted. A kill before (2) leaves files that
+the next publish writes again with the same bytes, or deletes; a kill after (2) leaves (3) and (4) to the next publish.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import polars as pl
+
+from hvlm.config import Config, require
+from hvlm.data.keys import video_key
+from hvlm.data.splits import SplitConfig
+from hvlm.errors import UserError
+from infra import storage
+from pipelines.store.catalog import FeatureStore, StoreFrames
+from pipelines.store.fingerprint import canonical_json
+from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, set_folder, shard_tasks
+from pipelines.store.liveness import live_samples, selected_encoders
+from pipelines.store.schema import SAMPLES
+from pipelines.store.shards import set_manifest, write_shard
+from pipelines.store.staging import FEATURES_FOLDER, sweep_orphans
+
+logger = logging.getLogger(__name__)
+
+RunTasks = Callable[[Callable[[ShardTask], list[dict[str, Any]]], Sequence[ShardTask]], Iterable[list[dict[str, Any]]]]
+_LEAST_SHARD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishConfig(Config):
+    """How samples are packed.
+
+    Args:
+        target_shard_bytes: a shard is cut before it passes this, summed over the encoders of the configuration.
+        splits: how videos are spread over train, dev, val and test.
+    """
+
+    target_shard_bytes: int = 256 * 2**20
+    splits: SplitConfig = field(default_factory=SplitConfig)
+
+    def __post_init__(self) -> None:
+        least = _LEAST_SHARD_BYTES
+        got = self.target_shard_bytes
+        require(
+            got >= least,
+            what="publish.target_shard_bytes",
+            got=got,
+            expected=f"at least {least}",
+            do="set e.g. 268435456 (256 MiB)",
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderColumn:
+    """One encoder of the configuration: what its features are. `identity` is what the fingerprint was made of."""
+
+    fingerprint: str
+    dim: int
+    identity: Mapping[str, Any]
+
+    @property
+    def extractor(self) -> str:
+        """The model in words: the identity's "extractor", else its kind and model."""
+        parts = (self.identity.get(name) for name in ("kind", "model", "pretrained", "layer"))
+        return str(self.identity.get("extractor") or " ".join(str(part) for part in parts if part) or "unknown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishSummary:
+    """What a publish did. published + already_published + incomplete + failed = videos of the snapshot."""
+
+    published: int
+    already_published: int
+    incomplete: int
+    failed: int
+    tombstoned: int
+    shards: int
+    samples: int
+    shard_bytes: int
+    version: int
+
+
+def run_inline(
+    function: Callable[[ShardTask], list[dict[str, Any]]], tasks: Sequence[ShardTask]
+) -> Iterator[list[dict[str, Any]]]:
+    """Write the shards one after another in this process."""
+    return map(function, tasks)
+
+
+def publish(
+    store: FeatureStore, config: PublishConfig, encoders: Mapping[str, EncoderColumn], run_tasks: RunTasks = run_inline
+) -> PublishSummary:
+    """Publish every complete video of the snapshot; with nothing to publish, nothing is written.
+
+    Args:
+        encoders: all encoders of the configuration; a video is complete when each of them is.
+        run_tasks: maps `write_shard` over the tasks and yields the results in any order (e.g. as Ray tasks).
+
+    Raises:
+        RuntimeError: rows were lost, or another job published meanwhile.
+        UserError: the disk is full.
+    """
+    version = store.samples_version()
+    frames = store.frames()
+    fingerprints = {name: column.fingerprint for name, column in encoders.items()}
+    plan = plan_generation(frames, fingerprints, config.splits, config.target_shard_bytes)
+    _check_conservation(frames, plan)
+    tasks = shard_tasks(plan, frames, encoders, store.uri)
+    if tasks:
+        _describe_encoders(store, encoders)
+    rows = [row for result in run_tasks(write_shard, tasks) for row in result]
+    _check_written(plan, tasks, rows)
+    _write_manifests(store, rows)
+    version = commit(store, plan, rows, fingerprints, version)
+    clean_up(store, fingerprints)
+    return PublishSummary(
+        published=len({placement.video_id for placement in plan.placements}),
+        already_published=len(plan.done),
+        incomplete=len(plan.incomplete),
+        failed=len(plan.failed),
+        tombstoned=len(plan.tombstones),
+        shards=len(tasks),
+        samples=len(rows),
+        shard_bytes=sum({row["shard"]: row["shard_bytes"] for row in rows}.values()),
+        version=version,
+    )
+
+
+def commit(
+    store: FeatureStore, plan: GenerationPlan, rows: list[dict[str, Any]], fingerprints: Mapping[str, str], version: int
+) -> int:
+    """Append samples, tombstones and, if the configuration changed, the selected encoders in one commit; return the version."""
+    marks = [_mark(plan.commit, "tombstone", video_id=video_id) for video_id in plan.tombstones]
+    samples = pl.concat([store.samples(), pl.DataFrame(rows, schema=SAMPLES)])
+    if selected_encoders(samples) != dict(fingerprints) and _have_samples(samples, fingerprints):
+        marks += [
+            _mark(plan.commit, "selected", encoder=name, fingerprint=print_)
+            for name, print_ in sorted(fingerprints.items())
+        ]
+    order = sorted(rows, key=lambda row: (row["shard"], row["offset"]))
+    return store.commit_samples(pl.DataFrame([*order, *marks], schema=SAMPLES), version)
+
+
+def clean_up(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
+    """Drop staged rows that are published or of no use any more, then their tars and the shards that nothing refers to.
+
+    Tars that are not in the catalog yet stay: a write task may be at work on them.
+    """
+    frames = store.frames()
+    unit = ["video_id", "content_hash", "encoder", "fingerprint"]
+    published = frames.samples.filter(pl.col("state") == "live")
+    current = frames.videos.select("video_id", "content_hash")
+    superseded = pl.any_horizontal(
+        pl.lit(False),
+        *((pl.col("encoder") == name) & (pl.col("fingerprint") != print_) for name, print_ in fingerprints.items()),
+    )
+    kept = (
+        frames.staged.join(published, on=unit, how="anti")
+        .join(current, on=["video_id", "content_hash"], how="semi")
+        .filter(~superseded)
+    )
+    if kept.height < frames.staged.height:
+        store.replace_staged(kept)
+    for tar in sorted(set(frames.staged["tar"]) - set(kept["tar"])):
+        storage.remove(storage.join(store.uri, tar))
+    sweep_orphans(store, [FEATURES_FOLDER])
+
+
+def _check_conservation(frames: StoreFrames, plan: GenerationPlan) -> None:
+    """Every video of the snapshot is in exactly one of done, published now, failed and incomplete."""
+    placed = [placement.video_id for placement in plan.placements]
+    parts = [*plan.done, *placed, *plan.failed, *plan.incomplete]
+    if sorted(parts) != sorted(frames.videos["video_id"]):
+        raise RuntimeError(
+            f"row conservation: {len(plan.done)} done + {len(placed)} to publish + {len(plan.failed)} failed + {len(plan.incomplete)} incomplete "
+            f"are not the {frames.videos.height} videos of the snapshot"
+        )
+
+
+def _check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[dict[str, Any]]) -> None:
+    """Every placed (video, encoder) came back from the writers exactly once, under its own key, from the shard it was given to."""
+    planned = sorted(
+        (placement.video_id, encoder, placement.gen) for placement in plan.placements for encoder in placement.encoders
+    )
+    written = sorted((row["video_id"], row["encoder"], row["gen"]) for row in rows)
+    given = sorted((task.shard, item.key) for task in tasks for item in task.items)
+    if written != planned or sorted((row["shard"], row["key"]) for row in rows) != given:
+        raise RuntimeError(
+            f"row conservation: {len(planned)} samples were planned, {len(written)} were written, or others than planned"
+        )
+    wrong = [row["video_id"] for row in rows if row["key"] != video_key(row["video_id"])]
+    if wrong:
+        raise RuntimeError(f"the samples of {wrong[:5]} have keys of other videos")
+
+
+def _write_manifests(store: FeatureStore, rows: list[dict[str, Any]]) -> None:
+    sets: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        sets.setdefault((row["encoder"], row["fingerprint"], row["gen"]), []).append(row)
+    for (encoder, fingerprint, gen), members in sets.items():
+        uri = storage.join(store.uri, set_folder(encoder, fingerprint, gen), "manifest.json")
+        storage.atomic_write(uri, set_manifest(members))
+
+
+def _describe_encoders(store: FeatureStore, encoders: Mapping[str, EncoderColumn]) -> None:
+    """Put `encoder.json` beside each encoder's generations: the identity that the fingerprint stands for."""
+    for name, column in encoders.items():
+        uri = storage.join(store.uri, set_folder(name, column.fingerprint, 0).rpartition("/")[0], "encoder.json")
+        values = {
+            "encoder": name,
+            "fingerprint": column.fingerprint,
+            "dim": column.dim,
+            "extractor": column.extractor,
+            "identity": dict(column.identity),
+        }
+        content = canonical_json(values).encode("utf-8") + b"\n"
+        if not storage.exists(uri):
+            storage.atomic_write(uri, content)
+        elif storage.read_bytes(uri) != content:
+            raise UserError(
+                what=uri,
+                got="another encoder with the same first 8 digits of the fingerprint, or another dimension",
+                expected=f"the encoder '{name}' with fingerprint {column.fingerprint} and dimension {column.dim}",
+                do="give the encoder another name",
+            )
+
+
+def _have_samples(samples: pl.DataFrame, fingerprints: Mapping[str, str]) -> bool:
+    live = live_samples(samples).select("encoder", "fingerprint").unique()
+    return set(fingerprints.items()) <= set(live.iter_rows())
+
+
+def _mark(number: int, state: str, **values: str) -> dict[str, Any]:
+    """A row that is no sample."""
+    empty: dict[str, Any] = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
+    return empty | {"commit": number, "state": state} | values

@@ -1,0 +1,154 @@
+"""Writes one shard: a pure function of its task, so that a second writing gives the same bytes."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments
+from hvlm.data.tar import TarWriter
+from infra import storage
+from pipelines.store.generation import ShardItem, ShardTask
+from pipelines.store.staging import read_segment
+
+
+class _HashingSink:
+    """Passes bytes on and hashes them: the whole shard, and the sample since the last `take`."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._shard, self._sample = hashlib.sha256(), hashlib.sha256()
+
+    def write(self, data: bytes, /) -> int:
+        self._shard.update(data)
+        self._sample.update(data)
+        return self._file.write(data)
+
+    def take_sample(self) -> str:
+        digest, self._sample = self._sample.hexdigest(), hashlib.sha256()
+        return digest
+
+    def shard(self) -> str:
+        return self._shard.hexdigest()
+
+
+def write_shard(task: ShardTask) -> list[dict[str, Any]]:
+    """Write a shard (temporary name, then final name) and return its catalog rows; one sample is in memory at a time.
+
+    Raises:
+        ValueError: staged segments that do not join, or features of another dimension.
+        UserError: the disk is full; nothing is left under the final name.
+    """
+    rows: list[dict[str, Any]] = []
+    total: dict[str, Any] = {}
+
+    def write(file: BinaryIO) -> None:
+        rows.clear()
+        sink = _HashingSink(file)
+        writer = TarWriter(sink)
+        for item in task.items:
+            rows.append(_write_sample(writer, sink, task, item))
+        total["shard_bytes"] = writer.finish()
+        total["shard_sha256"] = sink.shard()
+
+    storage.atomic_write(storage.join(task.store_uri, task.shard), write)
+    return [row | total for row in rows]
+
+
+def set_manifest(rows: list[dict[str, Any]]) -> bytes:
+    """Return the `manifest.json` of a shard set, for people and for tools without Delta Lake.
+
+    Args:
+        rows: the catalog rows of one encoder in one generation.
+    """
+    shards: dict[str, dict[str, Any]] = {}
+    for row in sorted(rows, key=lambda row: (row["shard"], row["offset"])):
+        name = row["shard"].rpartition("/")[2]
+        shard = shards.setdefault(
+            name, {"sha256": row["shard_sha256"], "bytes": row["shard_bytes"], "split": row["split"], "samples": []}
+        )
+        sample = {name: row[name] for name in ("key", "video_id", "content_hash", "num_rows", "offset", "size")}
+        shard["samples"].append(sample | {"span_s": [0.0, row["duration_s"]], "sha256": row["sample_sha256"]})
+    head = {name: rows[0][name] for name in ("gen", "encoder", "fingerprint", "dim")}
+    return json.dumps(head | {"shards": shards}, indent=1, sort_keys=True, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def _write_sample(writer: TarWriter, sink: _HashingSink, task: ShardTask, item: ShardItem) -> dict[str, Any]:
+    features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
+    if features.shape[1] != task.dim:
+        raise ValueError(
+            f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, the encoder says {task.dim}"
+        )
+    meta = _meta(task, item, timing, features.shape[0])
+    ranges = [writer.add(name, data) for name, data in encode_sample(features, meta)]
+    return {
+        "commit": task.commit,
+        "gen": task.gen,
+        "encoder": task.encoder,
+        "fingerprint": task.fingerprint,
+        "split": task.split,
+        "shard": task.shard,
+        "key": item.key,
+        "video_id": item.video_id,
+        "content_hash": item.content_hash,
+        "metadata_hash": item.metadata_hash,
+        "num_rows": meta.num_rows,
+        "dim": meta.dim,
+        "duration_s": meta.duration_s,
+        "offset": ranges[0][0],
+        "size": sum(size for _, size in ranges),
+        "sample_sha256": sink.take_sample(),
+        "state": "live",
+    }
+
+
+def _from_staging(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float16], dict[str, Any]]:
+    parts, times, next_row = [], [], 0
+    for index, row in enumerate(item.segments):
+        if row["segment_index"] != index or row["row_start"] != next_row:
+            raise ValueError(
+                f"segment {row['segment_index']} of '{item.video_id}' by {task.encoder} starts at row {row['row_start']}, expected segment {index} at row {next_row}"
+            )
+        features, times_s = read_segment(task.store_uri, row)
+        parts.append(features)
+        times.append(times_s)
+        next_row += row["num_rows"]
+    timing = {name: item.segments[0][name] for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s")}
+    return np.concatenate(parts), timing | {"timestamps_s": np.concatenate(times).tolist()}
+
+
+def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float16], dict[str, Any]]:
+    shard, offset, size = item.published or ("", 0, 0)
+    features, meta = decode_sample(storage.read_range(storage.join(task.store_uri, shard), offset, size))
+    if meta.fingerprint != task.fingerprint:
+        raise ValueError(
+            f"{shard} has the fingerprint {meta.fingerprint} for '{meta.video_id}', the catalog says {task.fingerprint}"
+        )
+    return features, {
+        name: getattr(meta, name) for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s", "timestamps_s")
+    }
+
+
+def _meta(task: ShardTask, item: ShardItem, timing: Mapping[str, Any], num_rows: int) -> SampleMeta:
+    metadata = json.loads(item.metadata_json)
+    duration_s = timing["duration_s"]
+    return SampleMeta(
+        video_id=item.video_id,
+        key=item.key,
+        split=task.split,
+        subset=metadata["subset"],
+        num_rows=num_rows,
+        dim=task.dim,
+        encoder=task.encoder,
+        fingerprint=task.fingerprint,
+        extractor=task.extractor,
+        span_s=(0.0, duration_s),
+        annotations=fit_segments(metadata["annotations"], duration_s),
+        captions=fit_segments(metadata["captions"], duration_s),
+        summary=metadata["summary"],
+        columns=metadata["columns"],
+        **timing,
+    )

@@ -1,0 +1,208 @@
+"""The snapshot: compares what the source lists with what the catalog knows, and records the difference.
+
+- Size, stamp (mtime or etag) and URI unchanged: the file is not read.
+- Same content under another URI: a rename; the features stay. If the id changes too, the old id is tombstoned and the new id's
+  sample is republished from the published features without decoding (features are found by content hash).
+- Other content: the video is extracted again. No longer listed: a tombstone row.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from hvlm.errors import Reason, VideoError
+from hvlm.video.index import probe_video
+from infra import storage
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.schema import VIDEOS
+from pipelines.store.sources import LISTING_SCHEMA, SourceListing
+
+# Sixteen blocks over the file: 1 MiB per video whatever its length. The size is hashed too.
+_BLOCK_BYTES = 65_536
+_NUM_BLOCKS = 16
+_FULL_CHUNK_BYTES = 8 * 2**20
+
+PROBE_COLUMNS = ("duration_s", "fps", "codec", "num_frames", "width", "height", "num_streams")
+_METADATA = ["subset", "split", "metadata_json", "metadata_hash"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotDiff:
+    """The listing, split by what has to happen.
+
+    Args:
+        to_hash: rows (of the listing) that `identify` must read: new, moved or touched files.
+        relabelled: catalog rows of untouched files with new metadata, ready to commit.
+        gone: catalog rows of videos that the source no longer lists.
+        num_unchanged: untouched files, the relabelled included.
+        rejected: the listing's failure rows.
+    """
+
+    to_hash: pl.DataFrame
+    relabelled: pl.DataFrame
+    gone: pl.DataFrame
+    num_unchanged: int
+    rejected: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotSummary:
+    """Counts of a snapshot. new + changed + renamed + unchanged + failed = listed videos."""
+
+    new: int
+    changed: int
+    renamed: int
+    unchanged: int
+    tombstoned: int
+    relabelled: int
+    failed: int
+    rejected: int
+
+
+def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
+    """Return what is to be done about a listing.
+
+    Args:
+        listing: from `list_source`.
+        videos: `store.videos()`.
+    """
+    same = ["video_id", "uri", "size_bytes", "stamp"]
+    known = videos.filter(pl.col("content_hash").is_not_null())
+    unchanged = known.drop(_METADATA).join(listing.frame.select(*same, *_METADATA), on=same, how="inner")
+    old_metadata = videos.select("video_id", pl.col("metadata_hash").alias("old_hash"))
+    relabelled = (
+        unchanged.join(old_metadata, on="video_id")
+        .filter(pl.col("metadata_hash") != pl.col("old_hash"))
+        .drop("old_hash")
+    )
+    # An id whose rows were rejected is still listed: an ambiguous list must not take a published video down.
+    listed = set(listing.frame["video_id"]) | {row["video_id"] for row in listing.rejected}
+    return SnapshotDiff(
+        to_hash=listing.frame.join(unchanged, on="video_id", how="anti"),
+        relabelled=relabelled.select(list(VIDEOS)),
+        gone=videos.filter(~pl.col("video_id").is_in(list(listed))),
+        num_unchanged=unchanged.height,
+        rejected=listing.rejected,
+    )
+
+
+def identify(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a listing row with `content_hash`, the probe's columns and `failure` (None, or reason, message, permanent).
+
+    Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried again by
+    the next snapshot; one that is read but is no video has a hash, a failure and no probe.
+    """
+    result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
+    try:
+        result["content_hash"] = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
+        with storage.local_copy(row["uri"]) as path:
+            probe = probe_video(str(path))
+        result |= {name: getattr(probe, name) for name in PROBE_COLUMNS}
+    except VideoError as error:
+        result["failure"] = {"reason": str(error.reason), "message": error.message, "permanent": error.permanent}
+    except (OSError, EOFError) as error:
+        denied = isinstance(error, PermissionError)
+        reason = Reason.STORAGE_PERMANENT if denied else Reason.STORAGE_TRANSIENT
+        message = f"cannot read {row['uri']}: {error.strerror or error if isinstance(error, OSError) else error}"
+        result["failure"] = {"reason": str(reason), "message": message, "permanent": denied}
+    return result
+
+
+def content_hash(uri: str, size_bytes: int, kind: str) -> str:
+    """Return the sha256 of a file's content: all of it ("full"), or its size and 16 blocks spread over it ("sampled").
+
+    Raises:
+        OSError: unreadable. EOFError: shorter than `size_bytes` (it is being written).
+    """
+    digest = hashlib.sha256(f"{kind}:{size_bytes}:".encode())
+    if kind == "full" or size_bytes <= _BLOCK_BYTES * _NUM_BLOCKS:
+        chunks: Iterable[tuple[int, int]] = (
+            (start, min(_FULL_CHUNK_BYTES, size_bytes - start)) for start in range(0, size_bytes, _FULL_CHUNK_BYTES)
+        )
+    else:
+        step = (size_bytes - _BLOCK_BYTES) // (_NUM_BLOCKS - 1)
+        starts = [*(index * step for index in range(_NUM_BLOCKS - 1)), size_bytes - _BLOCK_BYTES]
+        chunks = ((start, _BLOCK_BYTES) for start in starts)
+    for start, size in chunks:
+        digest.update(storage.read_range(uri, start, size))
+    return digest.hexdigest()
+
+
+def apply_snapshot(
+    store: FeatureStore, diff: SnapshotDiff, identified: Iterable[Mapping[str, Any]], run_id: str = ""
+) -> SnapshotSummary:
+    """Commit a snapshot: failures first, then the changed video rows in one append. Nothing changed: no commit.
+
+    Args:
+        identified: `identify(row)` of every row of `diff.to_hash`, in any order.
+
+    Raises:
+        RuntimeError: a row of `diff.to_hash` is missing from `identified`, or came twice.
+    """
+    rows = sorted(identified, key=lambda row: str(row["video_id"]))
+    if [row["video_id"] for row in rows] != sorted(diff.to_hash["video_id"]):
+        raise RuntimeError(
+            f"row conservation: {diff.to_hash.height} videos to read, {len(rows)} identified, or other ids"
+        )
+    all_videos = store.videos(include_tombstones=True)
+    known = {
+        row["video_id"]: row
+        for row in all_videos.select("video_id", "uri", "content_hash", "state").iter_rows(named=True)
+    }
+    gone_hashes = set(diff.gone["content_hash"].drop_nulls())
+    counts = dict.fromkeys(("new", "changed", "renamed", "unchanged", "failed"), 0)
+    hashed = []
+    for row in rows:
+        counts[_change_of(row, known, gone_hashes)] += 1
+        if row["content_hash"] is not None:
+            hashed.append(
+                {name: row[name] for name in (*LISTING_SCHEMA, "content_hash", *PROBE_COLUMNS)} | {"state": "live"}
+            )
+    failures = [_failure_row(row, run_id) for row in rows if row["failure"]]
+    store.commit_failures(failures + _news(store, [row | {"run_id": run_id} for row in diff.rejected]))
+    number = int(all_videos.select(pl.col("snapshot").max().fill_null(0)).item()) + 1
+    frames = [
+        pl.DataFrame(hashed, schema={name: kind for name, kind in VIDEOS.items() if name != "snapshot"}),
+        diff.relabelled.drop("snapshot"),
+        diff.gone.drop("snapshot").with_columns(state=pl.lit("tombstone")),
+    ]
+    order = list(VIDEOS)
+    store.commit_videos(pl.concat([frame.with_columns(snapshot=pl.lit(number)).select(order) for frame in frames]))
+    counts["unchanged"] += diff.num_unchanged
+    return SnapshotSummary(
+        **counts, tombstoned=diff.gone.height, relabelled=diff.relabelled.height, rejected=len(diff.rejected)
+    )
+
+
+def _change_of(row: Mapping[str, Any], known: dict[str, Any], gone_hashes: set[str]) -> str:
+    if row["content_hash"] is None:
+        return "failed"
+    before = known.get(row["video_id"])
+    if before is None or before["state"] == "tombstone":
+        return "renamed" if row["content_hash"] in gone_hashes else "new"
+    if before["content_hash"] != row["content_hash"]:
+        return "changed"
+    return "renamed" if before["uri"] != row["uri"] else "unchanged"
+
+
+def _failure_row(row: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+    base = {
+        "run_id": run_id,
+        "video_id": row["video_id"],
+        "uri": row["uri"],
+        "content_hash": row["content_hash"] or "",
+        "stage": "identify",
+    }
+    return base | row["failure"]
+
+
+def _news(store: FeatureStore, rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rejections that are not recorded yet: the same bad list read again is no news."""
+    seen = {
+        (row["video_id"], row["uri"], row["message"])
+        for row in store.failures().filter(pl.col("stage") == "list").to_dicts()
+    }
+    return [row for row in rejected if (row["video_id"], row["uri"], row["message"]) not in seen]

@@ -1,0 +1,390 @@
+"""What is there: the videos of a folder, a glob or a list, with their metadata.
+
+A list is a `.txt` (one URI per line, `#` starts a comment), or a `.csv`/`.parquet` with the columns `video_id` and `uri`. Relative
+URIs are relative to the list's folder. These further columns are understood: `subset` (training | validation | testing), `split`
+(train | dev | val | test, taken as it is), `summary` (video-level text), `caption` (text of the whole video); all others travel into
+the sample's json under "columns". In a folder, a glob or a txt list the id is the file's name without its extension.
+"""
+
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import polars as pl
+
+from hvlm.config import Config, require
+from hvlm.data.activitynet import Annotations, Reconciliation, VideoAnnotation, read_annotations, reconcile
+from hvlm.data.keys import video_key
+from hvlm.data.splits import SPLITS, SplitConfig, assign_split
+from hvlm.errors import Reason, UserError
+from infra import storage
+from pipelines.store.fingerprint import canonical_json
+
+VIDEO_EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+_LIST_EXTENSIONS = (".txt", ".csv", ".parquet")
+_KNOWN_COLUMNS = ("video_id", "uri", "subset", "split", "summary", "caption")
+_STAT_THREADS = 32  # one stat per list entry waits on the network, not on the CPU
+
+LISTING_SCHEMA: dict[str, pl.DataType] = {
+    "video_id": pl.String(),
+    "key": pl.String(),
+    "uri": pl.String(),
+    "size_bytes": pl.Int64(),
+    "stamp": pl.String(),
+    "hash_kind": pl.String(),
+    "subset": pl.String(),
+    "split": pl.String(),
+    "metadata_json": pl.String(),
+    "metadata_hash": pl.String(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig(Config):
+    """Where the videos are. A store has one source: what it no longer lists is tombstoned (not deleted).
+
+    Args:
+        uri: folder, glob or list (.txt, .csv, .parquet).
+        annotations_uri: an ActivityNet JSON; None for none.
+        content_hash: "sampled" reads at most 1 MiB of a file, "full" all of it. Only files that are new or changed are read.
+        extensions: which files of a folder are videos.
+        video_id: "stem" = file name without extension; "path" = path below the folder without extension (folder sources only).
+    """
+
+    uri: str
+    annotations_uri: str | None = None
+    content_hash: Literal["sampled", "full"] = "sampled"
+    extensions: tuple[str, ...] = VIDEO_EXTENSIONS
+    video_id: Literal["stem", "path"] = "stem"
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.uri),
+            what="source.uri",
+            got=repr(self.uri),
+            expected="a folder, glob or list",
+            do="set source.uri",
+        )
+        good = all(extension.startswith(".") and extension == extension.lower() for extension in self.extensions)
+        require(
+            good,
+            what="source.extensions",
+            got=self.extensions,
+            expected="lower-case endings with a dot",
+            do="write e.g. ['.mp4']",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the source before checks. `info` is fsspec's; None where the file is missing."""
+
+    video_id: str
+    uri: str
+    info: dict[str, Any] | None
+    columns: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceListing:
+    """The checked source.
+
+    Args:
+        frame: one row per video (`LISTING_SCHEMA`), sorted by id.
+        rejected: failure rows (duplicate_id, bad_name, missing file), for `apply_snapshot`.
+        num_collapsed: equal (id, uri) lines that were counted once.
+        annotations: the parsed annotation file, if there is one; reconciliation: the ids that do not meet.
+    """
+
+    frame: pl.DataFrame
+    rejected: list[dict[str, Any]]
+    num_collapsed: int
+    annotations: Annotations | None
+    reconciliation: Reconciliation | None
+
+
+def list_source(config: SourceConfig) -> SourceListing:
+    """Return what the source holds now. Files are listed, not opened.
+
+    Raises:
+        UserError: source missing, empty, not permitted, a list without its columns, an unknown subset or split.
+    """
+    entries = _list_entries(config)
+    annotations = load_annotations(config.annotations_uri)
+    return build_listing(entries, annotations, config.content_hash, config.uri)
+
+
+def load_annotations(uri: str | None) -> Annotations | None:
+    """Return the annotations at a URI (None for None).
+
+    Raises:
+        UserError: no such file, or not in the ActivityNet layout.
+    """
+    if uri is None:
+        return None
+    try:
+        return read_annotations(storage.read_bytes(uri).decode("utf-8"), origin=uri)
+    except (FileNotFoundError, UnicodeDecodeError) as error:
+        raise UserError(
+            what="annotations_uri",
+            got=f"{uri} ({type(error).__name__})",
+            expected="an ActivityNet JSON file",
+            do="check the path",
+        ) from error
+
+
+def build_listing(
+    entries: Iterable[Entry], annotations: Annotations | None, hash_kind: str, origin: str
+) -> SourceListing:
+    """Return the listing of raw entries: rejects bad names, duplicates and missing files, attaches the metadata."""
+    by_id: dict[str, list[Entry]] = {}
+    rejected: list[dict[str, Any]] = []
+    num_lines = num_collapsed = 0
+    for entry in entries:
+        num_lines += 1
+        if not _is_storable(entry):
+            rejected.append(_rejection(entry, Reason.BAD_NAME, "the name is empty or not UTF-8; rename the file"))
+            continue
+        same_id = by_id.setdefault(entry.video_id, [])
+        if any(other.uri == entry.uri for other in same_id):
+            num_collapsed += 1
+        else:
+            same_id.append(entry)
+    rows = []
+    for video_id, same_id in sorted(by_id.items()):
+        if len(same_id) > 1:
+            message = f"{len(same_id)} files have the id '{video_id}': " + ", ".join(
+                sorted(entry.uri for entry in same_id)[:5]
+            )
+            rejected += [_rejection(entry, Reason.DUPLICATE_ID, message) for entry in same_id]
+        elif same_id[0].info is None:
+            rejected.append(_rejection(same_id[0], Reason.STORAGE_PERMANENT, "no such file"))
+        else:
+            rows.append(_listing_row(same_id[0], annotations, hash_kind))
+    if num_lines != len(rows) + len(rejected) + num_collapsed:
+        raise RuntimeError(
+            f"row conservation: {num_lines} lines = {len(rows)} videos + {len(rejected)} rejected + {num_collapsed} collapsed is false"
+        )
+    if not rows:
+        got = (
+            f"{num_lines} entries, all rejected (e.g. {rejected[0]['uri']}: {rejected[0]['message']})"
+            if rejected
+            else "no videos"
+        )
+        raise UserError(
+            what=f"source {origin}", got=got, expected="at least one video", do="check source.uri and source.extensions"
+        )
+    frame = pl.DataFrame(rows, schema=LISTING_SCHEMA, orient="row")
+    reconciliation = reconcile(annotations, frame["video_id"]) if annotations else None
+    return SourceListing(frame, rejected, num_collapsed, annotations, reconciliation)
+
+
+def list_folder_or_glob(uri: str, extensions: tuple[str, ...], video_id: Literal["stem", "path"]) -> list[Entry]:
+    """Return the files with one of the extensions below a folder, or those that match a glob; hidden files are skipped.
+
+    Raises:
+        UserError: no such folder, nothing matches, or no permission to list it.
+    """
+    fs, path = storage.filesystem(uri)
+    if glob.has_magic(uri):
+        found = fs.glob(path, detail=True)
+        root = path[: path.index(next(character for character in path if character in "*?["))].rpartition("/")[0]
+    else:
+        _check_folder(uri, fs, path)
+        found = fs.find(path, detail=True)
+        root = path
+    entries = []
+    for name, info in sorted(found.items()):
+        relative = name.removeprefix(root.rstrip("/") + "/") if name != root else os.path.basename(name)
+        hidden = any(part.startswith(".") for part in relative.split("/"))
+        if info["type"] == "file" and not hidden and name.lower().endswith(extensions):
+            stem = os.path.splitext(relative if video_id == "path" else os.path.basename(name))[0]
+            entries.append(Entry(stem, _full_uri(uri, fs, name), info, {}))
+    return entries
+
+
+def stamp_of(info: dict[str, Any]) -> str:
+    """Return the text that changes when a file changes: its etag, else its modification time."""
+    for name in ("ETag", "etag", "md5Hash"):
+        if info.get(name):
+            return str(info[name]).strip('"')
+    for name in ("mtime", "LastModified", "last_modified", "updated", "created"):
+        if info.get(name) is not None:
+            return str(info[name])
+    return ""
+
+
+def _list_entries(config: SourceConfig) -> list[Entry]:
+    uri = storage.absolute_uri(config.uri)
+    if not glob.has_magic(uri) and uri.lower().endswith(_LIST_EXTENSIONS):
+        return _list_file(uri)
+    entries = list_folder_or_glob(uri, config.extensions, config.video_id)
+    if not entries:
+        expected = f"files ending in {', '.join(config.extensions)}"
+        raise UserError(
+            what="source.uri",
+            got=f"{uri}, which has no such file",
+            expected=expected,
+            do="check source.uri and source.extensions",
+        )
+    return entries
+
+
+def _check_folder(uri: str, fs: Any, path: str) -> None:
+    fs.invalidate_cache()
+    if not fs.exists(path):
+        raise UserError(what="source.uri", got=uri, expected="an existing folder, glob or list", do="check the path")
+    if storage.is_local(uri) and not os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK):
+        raise UserError(
+            what="source.uri",
+            got=f"{uri} without permission",
+            expected="a readable folder",
+            do="change its permissions",
+        )
+
+
+def _list_file(uri: str) -> list[Entry]:
+    fs, path = storage.filesystem(uri)
+    if not fs.exists(path):
+        raise UserError(what="source.uri", got=uri, expected="an existing list", do="check the path")
+    try:
+        rows = _read_list(uri)
+    except PermissionError as error:
+        raise UserError(
+            what="source.uri", got=f"{uri} without permission", expected="a readable list", do="change its permissions"
+        ) from error
+    if not rows:
+        raise UserError(
+            what="source.uri", got=f"{uri}, which is empty", expected="at least one video", do="add lines to the list"
+        )
+    base = uri.rpartition("/")[0]
+    uris = [_absolute_in(base, row["uri"]) for row in rows]
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        infos = list(pool.map(_info, uris))
+    columns = ({name: value for name, value in row.items() if name not in ("video_id", "uri")} for row in rows)
+    return [
+        Entry(row["video_id"], full, info, rest)
+        for row, full, info, rest in zip(rows, uris, infos, columns, strict=True)
+    ]
+
+
+def _read_list(uri: str) -> list[dict[str, Any]]:
+    with storage.local_copy(uri) as path:
+        if uri.lower().endswith(".txt"):
+            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            return [{"video_id": _stem(line), "uri": line} for line in lines if line and not line.startswith("#")]
+        try:
+            # Every csv column is read as text: an id like 007 must keep its zeros.
+            frame = pl.read_csv(path, infer_schema_length=0) if uri.lower().endswith(".csv") else pl.read_parquet(path)
+        except pl.exceptions.NoDataError:
+            return []
+        except pl.exceptions.PolarsError as error:
+            raise UserError(
+                what=uri, got=str(error), expected="a readable csv or parquet file", do="mend the file"
+            ) from error
+    for name in ("video_id", "uri"):
+        if name not in frame.columns:
+            raise UserError(
+                what=f"list {uri}",
+                got=f"the columns {', '.join(frame.columns)}",
+                expected=f"a column '{name}'",
+                do="add it",
+            )
+        if frame[name].null_count():
+            raise UserError(
+                what=f"list {uri}, column '{name}'",
+                got=f"{frame[name].null_count()} empty cells",
+                expected="a value in each row",
+                do="fill them",
+            )
+    return frame.with_columns(pl.col("video_id", "uri").cast(pl.String)).to_dicts()
+
+
+def _info(uri: str) -> dict[str, Any] | None:
+    fs, path = storage.filesystem(uri)
+    try:
+        info: dict[str, Any] = fs.info(path)
+    except FileNotFoundError:
+        return None
+    return info if info["type"] == "file" else None
+
+
+def _listing_row(entry: Entry, annotations: Annotations | None, hash_kind: str) -> tuple[Any, ...]:
+    info = entry.info or {}
+    metadata = _metadata(entry, annotations)
+    text = canonical_json(metadata)
+    digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
+    values = (entry.video_id, video_key(entry.video_id), entry.uri, int(info["size"]), stamp_of(info), hash_kind)
+    return (*values, metadata["subset"], metadata["split"], text, digest)
+
+
+def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
+    found = (annotations.find(entry.video_id) if annotations else None) or VideoAnnotation()
+    columns = entry.columns
+    split, subset = columns.get("split"), columns.get("subset") or found.subset
+    if split is not None and split not in SPLITS:
+        raise UserError(
+            what=f"split of video '{entry.video_id}'",
+            got=split,
+            expected=f"one of {', '.join(SPLITS)}",
+            do="correct the list",
+        )
+    assign_split(
+        entry.video_id, subset, SplitConfig()
+    )  # an unknown subset is refused now, not after hours of extraction
+    caption = columns.get("caption")
+    return {
+        "subset": subset,
+        "split": split,
+        "annotations": found.annotations,
+        "captions": found.captions + ([{"text": caption, "segment": None}] if caption else []),
+        "summary": columns.get("summary") or found.summary,
+        "columns": _plain(
+            {name: value for name, value in columns.items() if name not in _KNOWN_COLUMNS and value is not None}
+        ),
+    }
+
+
+def _plain(columns: dict[str, Any]) -> dict[str, Any]:
+    """Dates and other values that JSON lacks become text."""
+    plain: dict[str, Any] = json.loads(json.dumps(columns, default=str))
+    return plain
+
+
+def _is_storable(entry: Entry) -> bool:
+    try:
+        return bool(entry.video_id and video_key(entry.video_id) and entry.uri.encode("utf-8"))
+    except ValueError:
+        return False
+
+
+def _rejection(entry: Entry, reason: Reason, message: str) -> dict[str, Any]:
+    clean: Callable[[str], str] = lambda text: text.encode("utf-8", "backslashreplace").decode("utf-8")  # noqa: E731
+    return {
+        "video_id": clean(entry.video_id),
+        "uri": clean(entry.uri),
+        "stage": "list",
+        "reason": str(reason),
+        "message": message,
+        "permanent": True,
+    }
+
+
+def _absolute_in(base: str, uri: str) -> str:
+    if "://" in uri or os.path.isabs(os.path.expanduser(uri)):
+        return storage.absolute_uri(uri)
+    full = storage.join(base, uri)
+    return storage.absolute_uri(full) if storage.is_local(full) else full
+
+
+def _full_uri(source_uri: str, fs: Any, path: str) -> str:
+    return path if storage.is_local(source_uri) else str(fs.unstrip_protocol(path))
+
+
+def _stem(uri: str) -> str:
+    return os.path.splitext(os.path.basename(uri))[0]

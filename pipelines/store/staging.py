@@ -1,0 +1,139 @@
+"""Staging: each write task puts one tar under `staging/{run_id}/` and returns its rows; the driver commits the rows.
+
+A staged range holds `{key}.{segment_index:06d}.features.npy` (num_rows x D float16) and `....times.npy` (num_rows float64 seconds).
+A tar whose rows were never committed (a kill between the two) is swept at the next start.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from hvlm.data.keys import video_key
+from hvlm.data.samples import array_from_npy, array_to_npy
+from hvlm.data.tar import TarWriter, read_members
+from infra import storage
+from pipelines.store.catalog import FeatureStore
+
+logger = logging.getLogger(__name__)
+
+STAGING_FOLDER = "staging"
+FEATURES_FOLDER = "features"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagingItem:
+    """The features of one segment by one encoder.
+
+    Args:
+        features: (num_rows, D) float16; num_rows may be 0 (every segment of a video is staged for every encoder).
+        times_s: (num_rows,) float64, seconds of each row's first frame.
+        layout: names the way the video was cut; only segments of one layout are put together.
+        row_start: index of the first row in the whole video.
+    """
+
+    video_id: str
+    key: str
+    content_hash: str
+    encoder: str
+    fingerprint: str
+    layout: str
+    segment_index: int
+    num_segments: int
+    row_start: int
+    num_rows: int
+    duration_s: float
+    fps: float | None
+    stride_s: float
+    clip_s: float
+    offset_s: float
+    features: npt.NDArray[np.float16]
+    times_s: npt.NDArray[np.float64]
+
+
+def write_staging_tar(
+    store_uri: str, run_id: str, items: Iterable[StagingItem], suffix: str | None = None
+) -> list[dict[str, Any]]:
+    """Write the items to one tar (temporary name, then final name) and return the rows for `commit_staged`.
+
+    Args:
+        items: consumed one by one; only one is in memory at a time if it is a generator.
+        suffix: the tar's name; by default a fresh one.
+
+    Raises:
+        ValueError: features that are not (num_rows, D) float16 and finite, or times of another length.
+        UserError: the disk is full.
+    """
+    tar = f"{STAGING_FOLDER}/{run_id}/{suffix or uuid.uuid4().hex}.tar"
+    rows: list[dict[str, Any]] = []
+
+    def write(file: BinaryIO) -> None:
+        rows.clear()
+        writer = TarWriter(file)
+        rows.extend(_add_item(writer, item) | {"run_id": run_id, "tar": tar} for item in items)
+        writer.finish()
+
+    storage.atomic_write(storage.join(store_uri, tar), write)
+    return rows
+
+
+def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float64]]:
+    """Return `(features (num_rows, D) float16, times_s (num_rows,))` of a staged row."""
+    members = read_members(storage.read_range(storage.join(store_uri, row["tar"]), row["offset"], row["size"]))
+    stem = _stem(row["key"], row["segment_index"])
+    features, times_s = (array_from_npy(members[f"{stem}.{name}.npy"]) for name in ("features", "times"))
+    if features.shape != (row["num_rows"], row["dim"]) or times_s.shape != (row["num_rows"],):
+        raise ValueError(
+            f"{row['tar']} has {features.shape} for segment {stem}, the catalog says {(row['num_rows'], row['dim'])}"
+        )
+    return features, times_s
+
+
+def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER, FEATURES_FOLDER)) -> list[str]:
+    """Delete what a killed run left behind and return the paths: staging tars and shards that no catalog row names, temporary files.
+
+    Only for the one writer of the store, and for `staging` only while no write task is at work.
+    """
+    shards = set(store.samples().filter(pl.col("state") == "live")["shard"])
+    sets = {shard.rpartition("/")[0] for shard in shards}
+    referenced = shards | set(store.staged()["tar"])
+    swept = []
+    for folder in folders:
+        for name in storage.list_files(storage.join(store.uri, folder)):
+            path = f"{folder}/{name}"
+            orphan = path.endswith(".tar") and path not in referenced
+            orphan |= path.endswith("/manifest.json") and path.rpartition("/")[0] not in sets
+            if orphan or storage.TEMP_MARK in path:
+                storage.remove(storage.join(store.uri, path))
+                swept.append(path)
+    if swept:
+        logger.info("swept %d orphaned files of an earlier run from %s", len(swept), store.uri)
+    return swept
+
+
+def _add_item(writer: TarWriter, item: StagingItem) -> dict[str, Any]:
+    features, times_s = item.features, np.asarray(item.times_s, np.float64)
+    name = f"'{item.video_id}', segment {item.segment_index}, encoder '{item.encoder}'"
+    if features.dtype != np.float16 or features.ndim != 2:
+        raise ValueError(f"features of {name} are {features.dtype} {features.shape}, not (num_rows, D) float16")
+    if features.shape[0] != item.num_rows or times_s.shape != (item.num_rows,):
+        raise ValueError(f"{name} has {features.shape[0]} rows and {times_s.shape[0]} times, not {item.num_rows}")
+    if item.key != video_key(item.video_id):
+        raise ValueError(f"{name} has the key '{item.key}', not '{video_key(item.video_id)}'")
+    if not np.isfinite(features).all():
+        raise ValueError(f"features of {name} hold NaN or values beyond float16")
+    stem = _stem(item.key, item.segment_index)
+    offset, size = writer.add(f"{stem}.features.npy", array_to_npy(features))
+    _, times_size = writer.add(f"{stem}.times.npy", array_to_npy(times_s))
+    fields = (field for field in StagingItem.__dataclass_fields__ if field not in ("features", "times_s"))
+    row = {field: getattr(item, field) for field in fields}
+    return row | {"dim": features.shape[1], "offset": offset, "size": size + times_size}
+
+
+def _stem(key: str, segment_index: int) -> str:
+    return f"{key}.{segment_index:06d}"

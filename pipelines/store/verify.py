@@ -1,0 +1,177 @@
+"""Verify: re-reads every live shard and compares it with the catalog, down to the sample."""
+
+import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import polars as pl
+
+from hvlm.data.keys import video_key
+from hvlm.data.samples import SampleMeta, decode_sample
+from infra import storage
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.liveness import live_samples
+from pipelines.store.staging import FEATURES_FOLDER
+
+_CHUNK_BYTES = 8 * 2**20
+_END_BYTES = 1024  # the two zero blocks that end a tar
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong; `key` and `video_id` are empty where it concerns the whole shard."""
+
+    shard: str
+    key: str
+    video_id: str
+    message: str
+
+    def __str__(self) -> str:
+        sample = f", sample {self.key} (video '{self.video_id}')" if self.key else ""
+        return f"{self.shard}{sample}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What was read and what was wrong.
+
+    Args:
+        orphans: shards in the store that no catalog row names (a killed publish leaves them; the next one removes them).
+    """
+
+    version: int
+    num_shards: int
+    num_samples: int
+    num_videos: int
+    num_bytes: int
+    problems: tuple[Problem, ...]
+    orphans: tuple[str, ...]
+
+
+def verify_store(store_uri: str, version: int | None = None, num_threads: int = 4) -> VerifyReport:
+    """Re-read every live shard of a store version: sha256, size, and each sample's range, key, shape, dtype, values and fingerprint.
+
+    Raises:
+        UserError: no such store or version.
+    """
+    store = FeatureStore.open(store_uri)
+    if version is None:
+        version = store.samples_version()
+    samples = store.samples(version)
+    live = live_samples(samples)
+    rows = samples.filter((pl.col("state") == "live") & pl.col("shard").is_in(live["shard"].unique().to_list()))
+    groups = [
+        (str(name[0]), group.sort("offset").to_dicts())
+        for name, group in rows.sort("shard").group_by("shard", maintain_order=True)
+    ]
+    with ThreadPoolExecutor(num_threads) as pool:
+        checked = list(pool.map(lambda group: _check_shard(store.uri, *group), groups))
+    known = set(samples.filter(pl.col("state") == "live")["shard"])
+    stored = (f"{FEATURES_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, FEATURES_FOLDER)))
+    return VerifyReport(
+        version=version,
+        num_shards=len(groups),
+        num_samples=rows.height,
+        num_videos=live["video_id"].n_unique(),
+        num_bytes=sum(num_bytes for num_bytes, _ in checked),
+        problems=(*(problem for _, problems in checked for problem in problems), *_catalog_problems(live)),
+        orphans=tuple(path for path in stored if path.endswith(".tar") and path not in known),
+    )
+
+
+def _check_shard(store_uri: str, shard: str, rows: list[dict[str, Any]]) -> tuple[int, list[Problem]]:
+    """Return `(bytes read, problems)` of one shard; `rows` are its samples by offset."""
+    try:
+        with storage.local_copy(storage.join(store_uri, shard)) as path:
+            return path.stat().st_size, _check_file(path, shard, rows)
+    except FileNotFoundError:
+        return 0, [Problem(shard, "", "", f"the file is missing; it held {len(rows)} samples")]
+    except OSError as error:
+        return 0, [Problem(shard, "", "", f"unreadable: {error}")]
+
+
+def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Problem]:
+    problems = []
+    size = path.stat().st_size
+    if size != rows[0]["shard_bytes"]:
+        problems.append(Problem(shard, "", "", f"{size} bytes, the catalog says {rows[0]['shard_bytes']}"))
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+        end = 0
+        for row in rows:
+            found = _sample_problem(file, row)
+            if row["offset"] != end:
+                found = f"starts at byte {row['offset']}, the sample before it ends at {end}"
+            end = row["offset"] + row["size"]
+            if found:
+                problems.append(Problem(shard, row["key"], row["video_id"], found))
+    if end + _END_BYTES != rows[0]["shard_bytes"]:
+        problems.append(
+            Problem(
+                shard,
+                "",
+                "",
+                f"its samples end at byte {end}, the shard at {rows[0]['shard_bytes']}: samples are missing from the catalog",
+            )
+        )
+    if digest.hexdigest() != rows[0]["shard_sha256"]:
+        problems.append(
+            Problem(shard, "", "", f"sha256 {digest.hexdigest()}, the catalog says {rows[0]['shard_sha256']}")
+        )
+    return problems
+
+
+def _sample_problem(file: BinaryIO, row: Mapping[str, Any]) -> str | None:
+    file.seek(row["offset"])
+    data = file.read(row["size"])
+    if hashlib.sha256(data).hexdigest() != row["sample_sha256"]:
+        return f"its bytes {row['offset']} to {row['offset'] + row['size']} are not those that were written (sha256 differs)"
+    try:
+        features, meta = decode_sample(data)
+    except Exception as error:  # any way of not being a sample is one finding, whatever library notices it
+        return f"not a sample: {type(error).__name__}: {error}"
+    if features.dtype != np.float16 or features.shape != (row["num_rows"], row["dim"]):
+        return (
+            f"features are {features.dtype} {features.shape}, the catalog says float16 {(row['num_rows'], row['dim'])}"
+        )
+    if not np.isfinite(features).all():
+        return f"{int((~np.isfinite(features)).any(axis=1).sum())} rows hold NaN or infinity"
+    return _meta_problem(meta, row)
+
+
+def _meta_problem(meta: SampleMeta, row: Mapping[str, Any]) -> str | None:
+    for name in ("key", "video_id", "encoder", "fingerprint", "split", "num_rows", "dim", "duration_s"):
+        if getattr(meta, name) != row[name]:
+            return f"its json says {name} = {getattr(meta, name)!r}, the catalog {row[name]!r}"
+    if meta.key != video_key(meta.video_id):
+        return f"the key does not belong to the video '{meta.video_id}'"
+    if len(meta.timestamps_s) != meta.num_rows:
+        return f"{len(meta.timestamps_s)} time stamps for {meta.num_rows} rows"
+    return None
+
+
+def _catalog_problems(live: pl.DataFrame) -> list[Problem]:
+    """Samples that live twice, and videos that stand in two splits."""
+    twice = (
+        live.group_by("video_id", "encoder", "fingerprint")
+        .agg(pl.len(), pl.col("key").first(), pl.col("shard").min())
+        .filter(pl.col("len") > 1)
+    )
+    mixed = (
+        live.group_by("video_id")
+        .agg(pl.col("split").unique().sort(), pl.col("key").first(), pl.col("shard").min())
+        .filter(pl.col("split").list.len() > 1)
+    )
+    problems = [
+        Problem(row["shard"], row["key"], row["video_id"], f"live {row['len']} times") for row in twice.to_dicts()
+    ]
+    return problems + [
+        Problem(row["shard"], row["key"], row["video_id"], f"in the splits {', '.join(row['split'])}")
+        for row in mixed.to_dicts()
+    ]
