@@ -29,8 +29,8 @@ def collapse_monitors(rows_NTD: Tensor, mask_NT: Tensor, gap: int = 8, prefix: s
 
     Returns:
         `temporal_consistency`: mean cosine of consecutive rows, all pairs alike. `unit_std`: sqrt(D) x mean deviation
-        of unit vectors per channel, ideal 1. `within_video_unit_std`: the same around each video's mean, mean over videos
-        of 2 rows or more. `effective_rank`: exp of the entropy of p = s^2 / sum s^2 of centred unit vectors.
+        of unit vectors per channel, ideal 1. `within_video_unit_std`: the same around each video's mean, mean over
+        videos of 2 rows or more. `effective_rank`: exp of the entropy of p = s^2 / sum s^2 of centred unit vectors.
         `cosine_same_video` (gap or more apart), `cosine_cross_video`, `random_pair_cosine` (both kinds pooled),
         `contrast_gap` = temporal_consistency − random_pair_cosine. nan where there is no pair.
     """
