@@ -1,0 +1,170 @@
+"""Video classification by linear probe and k-NN: the labels a video carries, and its activity where annotations name
+one.
+
+Probes are fitted on train, their penalty is chosen on dev, the figures are of the reported split.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvlm.metrics.classification import ClassificationResult, class_separation, evaluate_classification, knn_scores
+from hvlm.metrics.linear_probe import Kind, LinearProbe, ProbeConfig, choose_probe, fit_linear_probe
+from pipelines.evaluation.labels import label_matrix, vocabulary
+from pipelines.evaluation.metric_table import Absent, GroupResult, MetricRow, rows_of
+from pipelines.evaluation.records import KINDS, VideoRecord
+
+CHANCE_DRAWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The videos a probe is fitted on, chosen on and reported on. `dev_note` says where dev came from."""
+
+    train: list[VideoRecord]
+    dev: list[VideoRecord]
+    report: list[VideoRecord]
+    split: str
+    dev_note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One labelling of the videos; `kind` one_vs_rest for several labels per video, multinomial for exactly one."""
+
+    name: str
+    classes: list[str]
+    kind: Kind
+    truth: dict[str, NDArray[np.bool_]]  # by part name
+
+    def targets(self, part: str) -> NDArray[Any]:
+        """Return what `fit_linear_probe` wants for a part."""
+        return self.truth[part] if self.kind == "one_vs_rest" else self.truth[part].argmax(axis=1)
+
+
+def classification_group(parts: Parts, config: ProbeConfig, *, knn_k: int, seed: int) -> GroupResult:
+    """Return the classification metrics of one split; `details` holds class names, per-class AP and the label probe's
+    scores.
+    """
+    rows: list[MetricRow] = []
+    absent: list[Absent] = []
+    details: dict[str, Any] = {}
+    for name in ("labels", "activity"):
+        task = _labels_task(parts) if name == "labels" else _activity_task(parts)
+        if isinstance(task, str):
+            absent.append(Absent(f"{parts.split}/video/linear_probe/{name}/*, {parts.split}/video/knn/{name}/*", task))
+            continue
+        found = _evaluate_task(task, parts, config, knn_k)
+        chance = _chance(task.truth["report"], seed)
+        rows += _rows(task, parts, found, chance)
+        details[name] = {"classes": task.classes, "dev_note": parts.dev_note} | found["details"]
+    return GroupResult(rows, absent, details)
+
+
+def _labels_task(parts: Parts) -> Task | str:
+    named = {"train": parts.train, "dev": parts.dev, "report": parts.report}
+    for part, records in named.items():
+        if not any(record.annotations for record in records):
+            return f"no video of the {part} part carries annotations"
+    classes = vocabulary([*parts.train, *parts.dev, *parts.report])
+    return Task(
+        "labels", classes, "one_vs_rest", {part: label_matrix(records, classes) for part, records in named.items()}
+    )
+
+
+def _activity_task(parts: Parts) -> Task | str:
+    """Videos without an activity would be left out of one part and not of another, so all must have one."""
+    named = {"train": parts.train, "dev": parts.dev, "report": parts.report}
+    for part, records in named.items():
+        missing = sum(record.activity is None for record in records)
+        if missing or not records:
+            return f"{missing} of {len(records)} videos of the {part} part have no activity"
+    classes = sorted({str(record.activity) for records in named.values() for record in records})
+    one_hot = np.eye(len(classes), dtype=bool)
+    truth = {
+        part: one_hot[[classes.index(str(record.activity)) for record in records]] for part, records in named.items()
+    }
+    return Task("activity", classes, "multinomial", truth)
+
+
+def _evaluate_task(task: Task, parts: Parts, config: ProbeConfig, knn_k: int) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "probe": {},
+        "knn": {},
+        "separation": {},
+        "details": {"l2": {}, "ap": {}, "probability": {}},
+    }
+    for kind in KINDS:
+        train, dev, report = (_videos(records, kind) for records in (parts.train, parts.dev, parts.report))
+        probe, tried = _choose(task, config, train, dev)
+        found["probe"][kind] = evaluate_classification(probe.logits(report), task.truth["report"])
+        found["knn"][kind] = evaluate_classification(
+            knn_scores(train, task.truth["train"], report, k=knn_k), task.truth["report"]
+        )
+        if task.kind == "multinomial":
+            found["separation"][kind] = class_separation(report, task.truth["report"].argmax(axis=1))
+        found["details"]["l2"][kind] = {"chosen": probe.l2, "dev": {str(key): value for key, value in tried.items()}}
+        found["details"]["ap"][kind] = found["probe"][kind].ap_per_class
+        found["details"]["probability"][kind] = probe.probabilities(report)
+    return found
+
+
+def _choose(
+    task: Task, config: ProbeConfig, train: NDArray[Any], dev: NDArray[Any]
+) -> tuple[LinearProbe, dict[float, float]]:
+    def fit(l2: float) -> LinearProbe:
+        return fit_linear_probe(
+            train,
+            task.targets("train"),
+            num_classes=len(task.classes),
+            l2=l2,
+            kind=task.kind,
+            max_iterations=config.max_iterations,
+        )
+
+    def dev_score(probe: LinearProbe) -> float:
+        result = evaluate_classification(probe.logits(dev), task.truth["dev"])
+        return result.mean_ap if task.kind == "one_vs_rest" else result.hit_at_1
+
+    return choose_probe(fit, dev_score, config.l2_grid)
+
+
+def _rows(task: Task, parts: Parts, found: dict[str, Any], chance: dict[str, float]) -> list[MetricRow]:
+    note = f"fitted on {len(parts.train)} train videos, penalty chosen on {parts.dev_note}"
+    rows = []
+    for method in ("probe", "knn"):
+        level = f"{parts.split}/video/{'linear_probe' if method == 'probe' else 'knn'}/{task.name}"
+        values = {kind: _values(result, task) for kind, result in found[method].items()} | {"chance": chance}
+        count = next(iter(found[method].values())).num_videos
+        wanted = "mean_ap" if task.kind == "one_vs_rest" else "hit_at_1"
+        for row in rows_of(values, level, count=count, note=note):
+            rows.append(replace(row, headline=method == "probe" and row.name.endswith(f"/{wanted}")))
+    for name, better in (("intra", "lower"), ("inter", "higher"), ("separation", "higher")):
+        if found["separation"]:
+            values = {kind: separation[name] for kind, separation in found["separation"].items()}
+            full = f"{parts.split}/video/class_distance/{task.name}/{name}"
+            rows.append(MetricRow(name=full, count=len(parts.report), better=better, **values))  # type: ignore[arg-type]
+    return rows
+
+
+def _values(result: ClassificationResult, task: Task) -> dict[str, float]:
+    values = {"mean_ap": result.mean_ap, "hit_at_1": result.hit_at_1, "hit_at_3": result.hit_at_3}
+    # With one label per video top-1 is Hit@1, and without single-label videos it does not exist.
+    mixed = task.kind == "one_vs_rest" and 0 < result.num_single_label < result.num_videos
+    return values | ({"top_1_single_label": result.top_1_single_label} if mixed else {})
+
+
+def _chance(truth_NC: NDArray[np.bool_], seed: int) -> dict[str, float]:
+    """Mean of random scores over some draws."""
+    random = np.random.default_rng(seed)
+    draws = [evaluate_classification(random.random(truth_NC.shape), truth_NC) for _ in range(CHANCE_DRAWS)]
+    return {
+        name: float(np.mean([getattr(draw, name) for draw in draws])) for name in ("mean_ap", "hit_at_1", "hit_at_3")
+    }
+
+
+def _videos(records: Sequence[VideoRecord], kind: str) -> NDArray[np.float64]:
+    return np.stack([record.kinds[kind].video_D for record in records]).astype(np.float64)
