@@ -1,6 +1,7 @@
 """Loads a run's YAML into its configuration dataclass, with `key=value` overrides.
 
-Unknown keys, duplicate YAML keys, wrong types and values out of range are refused with a message that names the file and the key.
+Unknown keys, duplicate YAML keys, wrong types and values out of range are refused with a message that names the file
+and the key.
 """
 
 import dataclasses
@@ -42,14 +43,26 @@ def load_yaml(path: str) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(what="--config", got=path, expected="an existing YAML file", do="check the path (jobs/configs/ has examples)")
+        raise UserError(
+            what="--config",
+            got=path,
+            expected="an existing YAML file",
+            do="check the path (jobs/configs/ has examples)",
+        )
     with file.open(encoding="utf-8") as stream:
         try:
             loaded = yaml.load(stream, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
         except yaml.YAMLError as error:
-            raise UserError(what=path, got=str(error).replace("\n", " "), expected="valid YAML", do="mend the file there") from error
+            raise UserError(
+                what=path, got=str(error).replace("\n", " "), expected="valid YAML", do="mend the file there"
+            ) from error
     if not isinstance(loaded, dict):
-        raise UserError(what=path, got=type(loaded).__name__, expected="a mapping of keys to values", do="start from a file in jobs/configs/")
+        raise UserError(
+            what=path,
+            got=type(loaded).__name__,
+            expected="a mapping of keys to values",
+            do="start from a file in jobs/configs/",
+        )
     return loaded
 
 
@@ -67,7 +80,12 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             if child is None:
                 child = node[parent] = {}
             if not isinstance(child, dict):
-                raise UserError(what="override", got=override, expected=f"'{parent}' to hold further keys", do="check the key against the config file")
+                raise UserError(
+                    what="override",
+                    got=override,
+                    expected=f"'{parent}' to hold further keys",
+                    do="check the key against the config file",
+                )
             node = child
         try:
             node[last] = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)

@@ -19,9 +19,13 @@ logger = logging.getLogger(__name__)
 
 def run_job(name: str, description: str | None, config_type: type[C], job: Callable[[C], int]) -> None:
     """Run `job` on the config that the command line names, and exit with its code."""
-    parser = argparse.ArgumentParser(prog=f"python -m jobs.{name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m jobs.{name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, metavar="FILE", help="the run's YAML; jobs/configs/ has examples")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML, e.g. source.uri=/videos")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="replaces a value of the YAML, e.g. source.uri=/videos"
+    )
     arguments = parser.parse_args()
     configure_logging()
     sys.exit(guarded(lambda: job(load_config(config_type, arguments.config, arguments.overrides))))
