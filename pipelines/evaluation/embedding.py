@@ -1,0 +1,273 @@
+"""Embeds the videos of a store with a trained model and reduces each to a `VideoRecord`; one instance per Ray actor.
+
+Ours are the encoder's rows h and the pyramid's top node; raw are the frozen features that the model read, each
+encoder's rows divided by their norm so that none outweighs the others. Both are on the same time grid and leave out the
+same bad rows.
+
+Shapes: B videos of a forward pass, T rows, D width, E width of the joint space, P captions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hvlm.data.collate import EncoderRows, VideoRows, collate, join_encoders
+from hvlm.data.samples import SampleMeta
+from hvlm.metrics.classification import unit_rows
+from hvlm.metrics.consistency import boundary_pairs, distant_pair_cosine, temporal_consistency
+from hvlm.metrics.linear_probe import LinearProbe
+from hvlm.metrics.proposals import ProposalConfig, propose_segments, row_cells
+from hvlm.models.hierarchical_vlm import HierarchicalVLM, Output
+from hvlm.models.pyramid import AttentionPyramid, PyramidConfig, PyramidLevel
+from pipelines.evaluation.labels import segment_spans
+from pipelines.evaluation.records import (
+    KINDS,
+    OURS,
+    RAW,
+    Floats32,
+    KindRecord,
+    LocalisedVideo,
+    TextSpace,
+    VideoRecord,
+    even_sample,
+)
+from pipelines.store.manifest import read_sample
+from pipelines.training.checkpoints import load_model
+
+VideoEmbedding = Literal["top", "mean", "mean_and_top"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbedSetup:
+    """What an embedder needs to start on any machine.
+
+    Args:
+        checkpoint_uri: a complete checkpoint. store_uri: of the features.
+        encoders: columns of the store in the order of concatenation; `clip` the one whose text tower is known, if any.
+        l2_normalise: as in the training's stream. video_embedding: what probes and k-NN read of ours.
+        rows_per_video: rows that a record keeps. rows_per_forward: padded rows of one forward pass.
+        device: cpu or cuda. threads: CPU threads.
+    """
+
+    checkpoint_uri: str
+    store_uri: str
+    encoders: tuple[str, ...]
+    clip: str | None
+    l2_normalise: bool
+    video_embedding: VideoEmbedding
+    rows_per_video: int
+    rows_per_forward: int
+    device: str
+    threads: int
+
+
+class LoadedVideo(NamedTuple):
+    """One video as read: the model's input, the raw rows, the CLIP rows and the metadata of the first encoder."""
+
+    model_input: VideoRows
+    raw: VideoRows
+    clip: EncoderRows | None
+    meta: SampleMeta
+
+
+class Embedder:
+    """Loads the model once; every call embeds some manifest rows."""
+
+    def __init__(self, setup: EmbedSetup) -> None:
+        torch.set_num_threads(setup.threads)
+        self._setup = setup
+        self._device = torch.device(setup.device)
+        self._model: HierarchicalVLM = load_model(setup.checkpoint_uri, setup.device)[0]
+
+    def embed(self, rows: Sequence[Mapping[str, Any]]) -> list[VideoRecord]:
+        """Return one record per manifest row, in their order."""
+        records: dict[str, VideoRecord] = {}
+        for videos in self._forward_groups(self._load(rows)):
+            output = self._forward([video.model_input for video in videos])
+            for index, video in enumerate(videos):
+                records[video.meta.key] = self._record(video, output, index)
+        return [records[str(row["key"])] for row in rows]
+
+    def localise(
+        self, rows: Sequence[Mapping[str, Any]], probes: Mapping[str, LinearProbe], proposals: ProposalConfig
+    ) -> list[LocalisedVideo]:
+        """Return the segments that the frame probes (class 0 = background) propose for each manifest row."""
+        found = []
+        for videos in self._forward_groups(self._load(rows)):
+            output = self._forward([video.model_input for video in videos])
+            for index, video in enumerate(videos):
+                meta, times_s = video.meta, video.raw.times_s
+                features = {OURS: _real(output.hidden_BTD[index], len(times_s)), RAW: video.raw.features_TI}
+                cells = row_cells(times_s, meta.stride_s, meta.clip_s, meta.duration_s)
+                segments = {
+                    kind: propose_segments(probes[kind].probabilities(features[kind])[:, 1:], cells, proposals)
+                    for kind in KINDS
+                }
+                found.append(LocalisedVideo(key=meta.key, video_id=meta.video_id, segments=segments))
+        return found
+
+    def _load(self, rows: Sequence[Mapping[str, Any]]) -> list[LoadedVideo]:
+        return [load_video(row, self._setup) for row in rows]
+
+    def _forward_groups(self, videos: Sequence[LoadedVideo]) -> Iterator[list[LoadedVideo]]:
+        """Videos of like lengths together, so that little is padding; a very long one goes alone."""
+        group: list[LoadedVideo] = []
+        for video in sorted(videos, key=lambda video: len(video.raw.times_s)):
+            if group and (len(group) + 1) * len(video.raw.times_s) > self._setup.rows_per_forward:
+                yield group
+                group = []
+            group.append(video)
+        if group:
+            yield group
+
+    @torch.inference_mode()
+    def _forward(self, videos: Sequence[VideoRows]) -> Output:
+        longest = max(len(video.times_s) for video in videos)
+        batch = collate([""] * len(videos), videos, None, longest).to(self._device)
+        output: Output = self._model(batch.features_BTI, batch.times_BT, batch.mask_BT)
+        return output
+
+    def _record(self, video: LoadedVideo, output: Output, index: int) -> VideoRecord:
+        meta, times_s = video.meta, video.raw.times_s
+        hidden = _real(output.hidden_BTD[index], len(times_s))
+        levels = [_level(level, index) for level in output.levels]
+        raw_levels = mean_levels(video.raw, self._device)
+        embeddings = {OURS: _video_embedding(hidden, levels[-1], self._setup.video_embedding)}
+        embeddings[RAW] = video.raw.features_TI.mean(axis=0)
+        sampled = even_sample(len(times_s), self._setup.rows_per_video)
+        return VideoRecord(
+            key=meta.key,
+            video_id=meta.video_id,
+            split=meta.split,
+            duration_s=meta.duration_s,
+            stride_s=meta.stride_s,
+            num_rows=len(times_s),
+            num_bad_rows=video.raw.num_bad_rows,
+            sampled_N=sampled,
+            centre_s_N=(times_s + meta.clip_s / 2)[sampled],
+            kinds={
+                OURS: _kind_record(hidden, embeddings[OURS], levels, (video, sampled)),
+                RAW: _kind_record(video.raw.features_TI, embeddings[RAW], raw_levels, (video, sampled)),
+            },
+            spaces=self._text_spaces(video, output.video_BE[index]),
+            annotations=meta.annotations,
+            captions=meta.captions,
+            summary=meta.summary,
+            activity=_activity(meta),
+        )
+
+    def _text_spaces(self, video: LoadedVideo, video_E: Tensor) -> dict[str, TextSpace]:
+        spans = [caption["segment"] for caption in video.meta.captions]
+        spaces = {}
+        if self._model.alignment is not None:
+            spaces[OURS] = TextSpace(
+                video_E=_float32(video_E), captions_PE=self._embed_spans(video.model_input, spans, video.meta.clip_s)
+            )
+        if video.clip is not None:
+            unit = unit_rows(video.clip.features_TD)
+            centres = video.clip.times_s + video.clip.clip_s / 2
+            parts = [unit[rows_in_span(centres, span)].mean(axis=0) for span in spans]
+            captions = np.array(parts, dtype=np.float32).reshape(len(spans), unit.shape[1])
+            spaces[RAW] = TextSpace(video_E=unit.mean(axis=0).astype(np.float32), captions_PE=captions)
+        return spaces
+
+    def _embed_spans(self, rows: VideoRows, spans: Sequence[Sequence[float]], clip_s: float) -> Floats32:
+        """Every span as a video of its own that starts at 0 s: how a clip is searched for by its caption."""
+        if not spans:
+            return np.empty((0, self._model.config.alignment.dim), dtype=np.float32)
+        parts = [rows_in_span(rows.times_s + clip_s / 2, span) for span in spans]
+        clips = [VideoRows(rows.features_TI[part], rows.times_s[part] - rows.times_s[part[0]], 0) for part in parts]
+        step = max(1, self._setup.rows_per_forward // max(len(part) for part in parts))
+        embedded = [self._forward(clips[start : start + step]).video_BE for start in range(0, len(clips), step)]
+        return _float32(torch.cat(embedded))
+
+
+def load_video(row: Mapping[str, Any], setup: EmbedSetup) -> LoadedVideo:
+    """Read one video from the store.
+
+    Raises:
+        ValueError: the shard does not hold what the manifest says.
+    """
+    parts: dict[str, EncoderRows] = {}
+    metas: dict[str, SampleMeta] = {}
+    for encoder in setup.encoders:
+        features, metas[encoder] = read_sample(setup.store_uri, row, encoder)
+        times_s = np.asarray(metas[encoder].timestamps_s, dtype=np.float64)
+        parts[encoder] = EncoderRows(features, times_s, metas[encoder].clip_s)
+    ordered = [parts[encoder] for encoder in setup.encoders]
+    return LoadedVideo(
+        join_encoders(ordered, l2_normalise=setup.l2_normalise),
+        join_encoders(ordered, l2_normalise=True),
+        None if setup.clip is None else _finite(parts[setup.clip]),
+        metas[setup.encoders[0]],
+    )
+
+
+def rows_in_span(centre_s_T: NDArray[np.float64], span_s: Sequence[float]) -> NDArray[np.int64]:
+    """Return the rows whose centre lies in [start, end); the row nearest to the middle when there is none."""
+    inside = np.flatnonzero((centre_s_T >= span_s[0]) & (centre_s_T < span_s[1]))
+    if len(inside):
+        return inside
+    return np.array([np.argmin(np.abs(centre_s_T - (span_s[0] + span_s[1]) / 2))], dtype=np.int64)
+
+
+@torch.inference_mode()
+def mean_levels(rows: VideoRows, device: torch.device) -> list[Floats32]:
+    """Return the levels of a pyramid that takes means (the attention pyramid with all scores 0), base first."""
+    features = torch.from_numpy(rows.features_TI)[None].to(device)
+    times = torch.from_numpy(rows.times_s.astype(np.float32))[None].to(device)
+    pyramid = AttentionPyramid(PyramidConfig(), features.shape[-1]).to(device)
+    levels = pyramid(features, times, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
+    return [_level(level, 0) for level in levels]
+
+
+def _kind_record(
+    rows_TD: Floats32, video_D: Floats32, levels: Sequence[Floats32], place: tuple[LoadedVideo, NDArray[np.int64]]
+) -> KindRecord:
+    video, sampled = place
+    times_s = video.raw.times_s
+    return KindRecord(
+        video_D=video_D,
+        rows_ND=rows_TD[sampled],
+        mean_unit_D=unit_rows(rows_TD).mean(axis=0).astype(np.float32),
+        temporal_consistency=_consistency(rows_TD),
+        distant_cosine=distant_pair_cosine(rows_TD, times_s),
+        level_consistency=tuple(_consistency(level) for level in levels[1:]),
+        boundary=boundary_pairs(rows_TD, times_s + video.meta.clip_s / 2, segment_spans(video.meta.annotations)),
+    )
+
+
+def _consistency(rows_TD: Floats32) -> float:
+    return float(temporal_consistency(rows_TD[None], np.ones((1, len(rows_TD)), dtype=bool))[0])
+
+
+def _video_embedding(hidden_TD: Floats32, top_1D: Floats32, kind: VideoEmbedding) -> Floats32:
+    mean = hidden_TD.mean(axis=0)
+    return {"mean": mean, "top": top_1D[0], "mean_and_top": np.concatenate([mean, top_1D[0]])}[kind]
+
+
+def _level(level: PyramidLevel, index: int) -> Floats32:
+    return _real(level.nodes_BLD[index], int(level.mask_BL[index].sum()))
+
+
+def _real(rows_TD: Tensor, count: int) -> Floats32:
+    return _float32(rows_TD[:count])
+
+
+def _float32(tensor: Tensor) -> Floats32:
+    return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)
+
+
+def _finite(rows: EncoderRows) -> EncoderRows | None:
+    good = np.isfinite(rows.features_TD).all(axis=1)
+    return EncoderRows(rows.features_TD[good], rows.times_s[good], rows.clip_s) if good.any() else None
+
+
+def _activity(meta: SampleMeta) -> str | None:
+    value = meta.columns.get("activity")
+    return None if value is None else str(value)

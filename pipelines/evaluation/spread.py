@@ -1,0 +1,152 @@
+"""Spreads the embedding over Ray actors and proves that every sample went through exactly once."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import ray
+
+from hvlm.config import Config, require
+from hvlm.metrics.linear_probe import LinearProbe
+from hvlm.metrics.proposals import ProposalConfig
+from pipelines.evaluation.embedding import Embedder, EmbedSetup
+from pipelines.evaluation.records import LocalisedVideo, VideoRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateResources(Config):
+    """What the evaluation asks of the cluster.
+
+    Args:
+        num_actors: models that embed side by side; null: one per GPU of the cluster, else one per 2 CPUs.
+        num_cpus_per_actor: CPUs (and PyTorch threads) of each.
+        num_gpus_per_actor: GPUs of each; null: 1 where the cluster has GPUs, else 0.
+        videos_per_task: videos that are sent to an actor at once.
+        rows_per_forward: padded rows of one forward pass; bounds an actor's memory.
+    """
+
+    num_actors: int | None = None
+    num_cpus_per_actor: float = 1.0
+    num_gpus_per_actor: float | None = None
+    videos_per_task: int = 16
+    rows_per_forward: int = 8192
+
+    def __post_init__(self) -> None:
+        for name in ("videos_per_task", "rows_per_forward"):
+            value = getattr(self, name)
+            require(value >= 1, what=f"resources.{name}", got=value, expected="1 or more", do=f"raise {name}")
+        actors, cpus = self.num_actors, self.num_cpus_per_actor
+        require(
+            actors is None or actors >= 1,
+            what="resources.num_actors",
+            got=actors,
+            expected="1 or more",
+            do="set e.g. 1",
+        )
+        require(cpus > 0, what="resources.num_cpus_per_actor", got=cpus, expected="above 0", do="set e.g. 1")
+
+
+class ConservationError(RuntimeError):
+    """Samples were lost or embedded twice; the evaluation must not report anything."""
+
+
+class _Keyed(Protocol):
+    @property
+    def key(self) -> str: ...
+
+
+K = TypeVar("K", bound=_Keyed)
+
+
+def check_conservation(expected: Iterable[str], found: Iterable[str], stage: str) -> None:
+    """Prove that the keys that came out are exactly those that went in.
+
+    Raises:
+        ConservationError: naming how many are missing, foreign or double, and the first of them.
+    """
+    wanted, got = Counter(expected), Counter(found)
+    missing, surplus = wanted - got, got - wanted
+    if missing or surplus:
+        first = next(iter((missing + surplus).elements()))
+        raise ConservationError(
+            f"{stage}: {sum(missing.values())} samples missing and {sum(surplus.values())} too many of {sum(wanted.values())}, e.g. '{first}'"
+        )
+
+
+class EmbedderPool:
+    """Ray actors that each hold the model. Use as a context manager: the actors end with it."""
+
+    def __init__(self, setup: EmbedSetup, resources: EvaluateResources) -> None:
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        per_actor = (1.0 if gpus else 0.0) if resources.num_gpus_per_actor is None else resources.num_gpus_per_actor
+        count = resources.num_actors or _default_actors(gpus, per_actor)
+        # A task of an actor that died runs again on its restart: results are pure functions of their rows.
+        actor = ray.remote(
+            num_cpus=resources.num_cpus_per_actor, num_gpus=per_actor, max_restarts=3, max_task_retries=3
+        )(Embedder)
+        self._actors = [actor.remote(setup) for _ in range(count)]
+        self._videos_per_task = resources.videos_per_task
+
+    def __enter__(self) -> "EmbedderPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+
+    def embed(self, rows: Sequence[Mapping[str, Any]]) -> list[VideoRecord]:
+        """Return the record of every manifest row, in their order."""
+        return self._map(rows, lambda actor, part: actor.embed.remote(part), "embed")
+
+    def localise(
+        self, rows: Sequence[Mapping[str, Any]], probes: Mapping[str, LinearProbe], proposals: ProposalConfig
+    ) -> list[LocalisedVideo]:
+        """Return the proposals of every manifest row, in their order."""
+        shared = ray.put(dict(probes))
+        return self._map(rows, lambda actor, part: actor.localise.remote(part, shared, proposals), "localise")
+
+    def _map(self, rows: Sequence[Mapping[str, Any]], call: Any, stage: str) -> list[Any]:
+        by_length = sorted(
+            rows, key=lambda row: -float(row["duration_s"])
+        )  # long videos first: no long tail at the end
+        size = self._videos_per_task
+        waiting = [by_length[start : start + size] for start in range(0, len(by_length), size)][::-1]
+        results: list[Any] = []
+        running: dict[Any, Any] = {}
+        idle = list(self._actors)
+        while waiting or running:
+            while waiting and idle:
+                actor = idle.pop()
+                running[call(actor, waiting.pop())] = actor
+            done, _ = ray.wait(list(running), num_returns=1)
+            idle.append(running.pop(done[0]))
+            results += _result(done[0])
+        check_conservation((str(row["key"]) for row in rows), (result.key for result in results), stage)
+        return in_order_of(rows, results)
+
+
+def in_order_of(rows: Sequence[Mapping[str, Any]], results: Sequence[K]) -> list[K]:
+    """Return results in the order of the manifest rows, whatever order they came in."""
+    by_key = {result.key: result for result in results}
+    return [by_key[str(row["key"])] for row in rows]
+
+
+def device_of(resources: EvaluateResources) -> str:
+    """Return the device that actors use: cuda when they are given a GPU."""
+    gpus = ray.cluster_resources().get("GPU", 0.0)
+    wanted = resources.num_gpus_per_actor
+    return "cuda" if (wanted is None and gpus > 0) or (wanted or 0.0) > 0 else "cpu"
+
+
+def _default_actors(gpus: float, gpus_per_actor: float) -> int:
+    if gpus_per_actor > 0:
+        return max(1, int(gpus / gpus_per_actor))
+    return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // 2)
+
+
+def _result(reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # the actor's own exception, so that a UserError stays one
