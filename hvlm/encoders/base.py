@@ -89,8 +89,8 @@ class BatchRunner:
         outputs: list[torch.Tensor] = []
         with inference(self.dtype, self.device):
             for start in range(0, len(rows), self.batch_size):
-                # torch.tensor copies: rows that come from shared memory are read-only and must not be aliased.
-                batch = torch.tensor(np.ascontiguousarray(rows[start : start + self.batch_size])).to(self.device)
+                # One copy: rows may be a read-only window on shared memory (overlapping clips); torch cannot alias that.
+                batch = torch.from_numpy(np.array(rows[start : start + self.batch_size], order="C")).to(self.device)
                 outputs.append(forward(batch).float())
             features: NDArray[np.float32] = torch.cat(outputs).cpu().numpy()
         bad = int((~np.isfinite(features)).any(axis=1).sum())

@@ -176,7 +176,7 @@ def describe_c3d(config: C3DConfig) -> EncoderDescription:
         "preprocessing": {"mean": list(MEAN_BGR), "scale": 255, "channels": "bgr"},
         "precision": config.precision,
         "view": json.loads(json.dumps(asdict(view))),
-        "output": f"{config.layer} after ReLU, not normalised",
+        "output": "after ReLU, not normalised",
     }
     weights = f"random, seed {config.seed}" if path is None else config.weights
     return EncoderDescription(

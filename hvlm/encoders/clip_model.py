@@ -6,6 +6,7 @@ A model is a name that open_clip knows (`ViT-B-32`) or a JSON file: an open_clip
 
 import difflib
 import json
+import logging
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch import nn
 
 from hvlm.encoders.weights import load_strict, read_state_dict
 from hvlm.errors import UserError
+
+log = logging.getLogger(__name__)
 
 RANDOM = "random"
 
@@ -91,6 +94,7 @@ def weights_path(model: str, pretrained: str) -> Path | None:
             expected="a model whose quick_gelu agrees with the tag",
             do=f"set model: {other}",
         )
+    log.info("weights of %s, tag %s: from open_clip's cache, or downloaded now", name, pretrained)
     try:
         return Path(open_clip.download_pretrained(tag_config))
     except (OSError, RuntimeError, ValueError) as error:

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from hvlm.video.sampling import SamplingConfig
-from hvlm.video.views import FrameView
 
 from hvlm.encoders.base import BatchRunner, check_clips
 from hvlm.errors import UserError
+from hvlm.video.sampling import SamplingConfig
+from hvlm.video.views import FrameView
 
 VIEW = FrameView(sampling=SamplingConfig(), clip_frames=2, clip_stride=1, resize=8, crop=8, interpolation="bilinear")
 
@@ -36,6 +36,13 @@ def test_read_only_rows_are_not_changed():
     rows.flags.writeable = False
     runner(2).run(rows, lambda batch: batch.add_(1))
     assert (rows == 0).all()
+
+
+def test_overlapping_windows_on_read_only_memory_pass():
+    frames = np.arange(6, dtype=np.float32)
+    frames.flags.writeable = False
+    windows = np.lib.stride_tricks.sliding_window_view(frames, 2)[::-1]
+    np.testing.assert_array_equal(runner(2).run(windows, lambda batch: batch), windows)
 
 
 def test_not_finite_features_are_an_error_with_their_number():
