@@ -1,0 +1,64 @@
+"""The extraction as a Ray Data pipeline: a list of stages.
+
+    work rows ──1:N──► decode ──1:1──► encode (a pool per encoder) ──N:1 file──► stage ──► outcomes, to the driver
+
+Paths travel, never video bytes; frames travel as flat uint8 values in blocks of tens of MB. `CheckpointConfig`, `max_errored_blocks` and
+`write_webdataset` are not used: each can lose or double clips without an error (ray 2.60).
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+import ray
+from ray.data import ActorPoolStrategy, DataContext, Dataset
+
+from pipelines.extraction.config import EncoderConfig, ExtractResources
+from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.encode_stage import EncodeStage
+from pipelines.extraction.resources import EncoderPool
+from pipelines.extraction.staging_stage import Stager
+from pipelines.extraction.work import rows_per_block
+
+BLOCK_BYTES = 32 * 2**20  # blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stages:
+    """Everything the pipeline needs beside the work rows."""
+
+    decoder: Decoder
+    encoders: dict[str, EncoderConfig]
+    stager: Stager
+    pool: EncoderPool
+    resources: ExtractResources
+
+
+def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
+    """Return the lazy pipeline over the work rows; iterating it runs it."""
+    context = DataContext.get_current()
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    resources = stages.resources
+    per_block = rows_per_block(work.num_rows, ray.cluster_resources().get("CPU", 1))
+    dataset = ray.data.from_arrow([work.slice(i, per_block) for i in range(0, work.num_rows, per_block)])
+    # 1:N, CPU tasks. A whole CPU each: decoding is the CPU-bound part.
+    dataset = dataset.map_batches(
+        stages.decoder, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, num_cpus=resources.decode_num_cpus
+    )
+    # 1:1, one actor pool per encoder: the model stays loaded. A batch of several segments fills the encoder's own batch.
+    for name, config in stages.encoders.items():
+        dataset = dataset.map_batches(
+            EncodeStage,
+            fn_constructor_args=(name, config, stages.pool.num_threads),
+            batch_size=resources.segments_per_batch,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=ActorPoolStrategy(size=stages.pool.num_actors),
+            num_cpus=stages.pool.num_cpus,
+            num_gpus=stages.pool.num_gpus,
+        )
+    # N:1 file, light tasks (features are small): no CPU reserved, so that decoding keeps every core.
+    return dataset.map_batches(
+        stages.stager, batch_size=resources.segments_per_tar, batch_format="pyarrow", zero_copy_batch=True, num_cpus=0
+    )

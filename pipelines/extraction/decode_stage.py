@@ -1,0 +1,95 @@
+"""Stage 1 of extraction, 1:N: a work row (a video, or a part of a long one) becomes its segments with the frames of every encoder.
+
+A failure becomes one row with `error` set: it travels to the end and is counted there.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from hvlm.errors import VideoError
+from hvlm.video.decoding import BackendName, decode_views
+from hvlm.video.index import VideoIndex, scan_video
+from hvlm.video.sampling import sample_frames
+from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
+from hvlm.video.views import FrameView
+from infra.storage import local_copy
+from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
+
+STAGE = "decode"
+_KEPT_INDEXES = 8  # a long video comes in several work rows; a worker process scans it once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder:
+    """The decode stage's settings; calling it on a table of work rows yields one-row tables of segments."""
+
+    backend: BackendName
+    segment_s: float
+    views: dict[str, FrameView]
+
+    def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
+        for row in work.to_pylist():
+            yield from self._decode_work(row)
+
+    def _decode_work(self, work: dict[str, Any]) -> Iterator[pa.Table]:
+        identity = {name: work[name] for name in ("video_id", "key", "content_hash")}
+        try:
+            with local_copy(work["uri"]) as path:
+                index = _index(str(path), work["content_hash"])
+                segments = plan_segments(index, self.views, self.segment_s)
+                first = len(segments) * work["part"] // work["num_parts"]
+                end = len(segments) * (work["part"] + 1) // work["num_parts"]
+                for segment in segments[first:end]:
+                    needed = [n["encoder"] for n in work["needs"] if segment.segment_index not in n["staged_segments"]]
+                    if needed:
+                        yield self._decode_segment(identity, str(path), index, segment, needed)
+        except VideoError as error:
+            yield row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})
+
+    def _decode_segment(
+        self, identity: dict[str, Any], path: str, index: VideoIndex, segment: SegmentPlan, needed: list[str]
+    ) -> pa.Table:
+        views = {name: self.views[name] for name in needed}
+        wanted = replace(segment, views={name: segment.views[name] for name in needed})
+        frames = decode_views(path, self.backend, wanted, views, index.stream_index, index.rotation)
+        values: dict[str, Any] = {
+            **identity,
+            "segment_index": segment.segment_index,
+            "num_segments": segment.num_segments,
+            "duration_s": index.duration_s,
+            "num_frames_decoded": sum(len(array) for array in frames.values()),
+        }
+        for name, view in views.items():
+            plan = segment.views[name]
+            values[column(name, "frames")] = frames[name]
+            values[column(name, "times")] = plan.row_time_s.tobytes()
+            values[column(name, "timing")] = _timing(index, view, plan).to_json()
+        return row_table(list(self.views), values)
+
+
+def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:
+    samples = sample_frames(index, view.sampling)
+    return RowTiming(
+        row_start=plan.row_start,
+        num_rows=plan.num_rows,
+        fps=1.0 / samples.stride_s,
+        stride_s=samples.stride_s * view.clip_stride,
+        clip_s=samples.stride_s * view.clip_frames,
+        offset_s=samples.offset_s,
+    )
+
+
+_indexes: OrderedDict[tuple[str, str], VideoIndex] = OrderedDict()
+
+
+def _index(path: str, content_hash: str) -> VideoIndex:
+    """Return the video's index, kept per worker process for the next parts of the same video."""
+    known = _indexes.pop((path, content_hash), None) or scan_video(path)
+    _indexes[path, content_hash] = known
+    if len(_indexes) > _KEPT_INDEXES:
+        _indexes.popitem(last=False)
+    return known

@@ -1,0 +1,144 @@
+"""What an extraction would do: the same listing, diff and plan as the job, but nothing is written and Ray is not started."""
+
+import os
+import random
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from hvlm.encoders.registry import load_encoder
+from hvlm.errors import VideoError
+from infra import storage
+from pipelines.extraction.columns import ERROR
+from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.encode_stage import encode_table
+from pipelines.extraction.run import encoder_columns, layout_of
+from pipelines.extraction.work import work_table
+from pipelines.store.catalog import FeatureStore, StoreFrames
+from pipelines.store.plan import Plan, make_plan
+from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
+from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify
+from pipelines.store.sources import list_source
+
+READ_AT_MOST = 64  # new files that a plan opens: enough for the hours, bounded whatever the source's size
+TIMED_VIDEOS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A plan with its estimates.
+
+    Args:
+        plan: as the job would make it; a new file that was not opened counts as new content.
+        tombstoned: videos that the source no longer lists.
+        num_unread: new or touched files that were not opened; their hours are the mean of the opened ones.
+        hours: of video to extract, estimated. rough_s: seconds that this machine would take, from timing a few videos; None if none could be timed.
+    """
+
+    config: ExtractConfig
+    plan: Plan
+    tombstoned: int
+    rejected: int
+    num_unread: int
+    hours: float
+    rough_s: float | None
+
+
+def preview(config: ExtractConfig) -> Preview:
+    """Return what `extract` would do.
+
+    Raises:
+        UserError: as `extract`.
+    """
+    frames = _frames(config.store_uri)
+    columns = encoder_columns(config)
+    diff = diff_listing(list_source(config.source), frames.videos)
+    read, failures = _read_some(diff)
+    videos = _videos_after(frames.videos, diff, read)
+    failures = pl.concat([frames.failures, pl.DataFrame(failures, schema=FAILURES)])
+    fingerprints = {name: column.fingerprint for name, column in columns.items()}
+    plan = make_plan(
+        StoreFrames(videos, frames.staged, frames.samples, failures),
+        fingerprints,
+        dict.fromkeys(fingerprints, layout_of(config)),
+        config.publish.splits,
+        config.retry_failed,
+    )
+    durations = plan.todo["duration_s"]
+    mean = durations.mean()
+    hours = (float(durations.sum()) + durations.null_count() * (float(mean) if isinstance(mean, float) else 0.0)) / 3600
+    return Preview(
+        config=config,
+        plan=plan,
+        tombstoned=diff.gone.height,
+        rejected=len(diff.rejected),
+        num_unread=diff.to_hash.height - len(read),
+        hours=hours,
+        rough_s=_rough_seconds(config, plan, hours),
+    )
+
+
+def _frames(store_uri: str) -> StoreFrames:
+    if storage.exists(storage.join(storage.absolute_uri(store_uri), "store.json")):
+        return FeatureStore.open(store_uri).frames()
+    return StoreFrames(*(pl.DataFrame(schema=schema) for schema in (VIDEOS, STAGED, SAMPLES, FAILURES)))
+
+
+def _read_some(diff: SnapshotDiff) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Return the identified rows of up to READ_AT_MOST new files by id, and their failure rows."""
+    rows = diff.to_hash.to_dicts()
+    if len(rows) > READ_AT_MOST:
+        rows = random.Random(0).sample(rows, READ_AT_MOST)
+    read = {row["video_id"]: identify(row) for row in rows}
+    blank: dict[str, Any] = {name: "" if kind == pl.String() else None for name, kind in FAILURES.items()}
+    failures = [
+        {**blank, "video_id": video_id, "content_hash": row["content_hash"] or "", "stage": "identify", "attempts": 1, **row["failure"]}
+        for video_id, row in read.items()
+        if row["failure"]
+    ]
+    return read, failures
+
+
+def _videos_after(videos: pl.DataFrame, diff: SnapshotDiff, read: dict[str, dict[str, Any]]) -> pl.DataFrame:
+    """Return the snapshot as it would be; a file that was not opened gets a content hash that no other content has."""
+    blank = dict.fromkeys(VIDEOS)
+    new = [
+        {**blank, "state": "live", "snapshot": 0, **{k: v for k, v in read.get(row["video_id"], row).items() if k in VIDEOS}}
+        for row in diff.to_hash.to_dicts()
+    ]
+    for row in new:
+        row["content_hash"] = row["content_hash"] or f"unread:{row['uri']}"
+    replaced = pl.concat([pl.DataFrame(new, schema=VIDEOS), diff.relabelled.select(list(VIDEOS))])
+    kept = videos.join(pl.concat([replaced.select("video_id"), diff.gone.select("video_id")]), on="video_id", how="anti")
+    return pl.concat([kept.select(list(VIDEOS)), replaced])
+
+
+def _rough_seconds(config: ExtractConfig, plan: Plan, hours: float) -> float | None:
+    """Return how long this machine would take, from decoding and encoding the first segment of a few planned videos on one core."""
+    todo = plan.todo.filter(pl.col("duration_s").is_not_null())
+    if todo.is_empty():
+        return None
+    sample = todo.sample(min(TIMED_VIDEOS, todo.height), seed=0)
+    encoders = {name: load_encoder(encoder, "cpu") for name, encoder in config.encoders.items()}
+    decoder = Decoder(
+        backend=config.decode.backend,
+        segment_s=config.decode.segment_s,
+        views={name: encoder.view for name, encoder in encoders.items()},
+    )
+    video_s, started = 0.0, time.perf_counter()
+    for row in work_table(sample, config.decode.segment_s).to_batches(max_chunksize=1):
+        try:
+            table = next(decoder(pa.Table.from_batches([row])), None)
+        except VideoError:
+            continue
+        if table is None or table.column(ERROR)[0].is_valid:
+            continue
+        for name, encoder in encoders.items():
+            table = encode_table(table, name, encoder)
+        video_s += min(config.decode.segment_s, table.column("duration_s")[0].as_py())
+    elapsed = time.perf_counter() - started
+    return None if video_s == 0 else elapsed / video_s * hours * 3600 / (os.cpu_count() or 1)

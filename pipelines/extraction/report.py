@@ -1,0 +1,82 @@
+"""What `jobs.extract` and `jobs.plan` print."""
+
+from pipelines.extraction.preview import Preview
+from pipelines.extraction.run import ExtractReport
+from pipelines.store.plan import STATUSES, Plan
+
+_MEANING = {
+    "new": "never extracted",
+    "changed": "the file's content changed",
+    "stale": "extracted with another model, sampling or decoder",
+    "partial": "an earlier run stopped half-way",
+    "failed_before": "in quarantine; only transient failures are tried again",
+    "relabelled": "only text or split changed; rewritten without decoding",
+    "staged": "extracted, to be published",
+    "done": "up to date",
+}
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the counts per encoder and status as a table."""
+    encoders = list(plan.counts)
+    width = max(len(name) for name in (*encoders, "encoder"))
+    lines = [f"  {'':<14}" + "".join(f"{name:>{max(width, 8) + 2}}" for name in encoders)]
+    for status in STATUSES:
+        numbers = [plan.counts[name][status] for name in encoders]
+        if any(numbers):
+            lines.append(f"  {status:<14}" + "".join(f"{n:>{max(width, 8) + 2}}" for n in numbers) + f"   {_MEANING[status]}")
+    return "\n".join(lines)
+
+
+def preview_report(preview: Preview) -> str:
+    """Return the text that `jobs.plan` prints."""
+    plan = preview.plan
+    lines = [f"plan for {preview.config.store_uri}: {plan.num_videos} videos in the source", plan_table(plan)]
+    if preview.tombstoned:
+        lines.append(f"  {preview.tombstoned} videos are gone from the source: they become tombstones")
+    if preview.rejected:
+        lines.append(f"  {preview.rejected} entries are rejected (duplicate id, bad name, missing file)")
+    if plan.todo.is_empty():
+        lines.append("nothing to extract")
+    else:
+        rough = "unknown" if preview.rough_s is None else f"{_span(preview.rough_s)} on this machine"
+        lines.append(f"to extract: {plan.todo.height} videos, {preview.hours:.2f} h of video, rough time {rough}")
+    if preview.num_unread:
+        lines.append(f"  {preview.num_unread} new files were not opened: hours are the mean of those that were; moved files are found by the run")
+    return "\n".join(lines)
+
+
+def extraction_report(store_uri: str, report: ExtractReport) -> str:
+    """Return the text that `jobs.extract` ends with."""
+    snapshot, published = report.snapshot, report.published
+    lines = [
+        f"extraction into {store_uri}",
+        f"  snapshot   {snapshot.new} new, {snapshot.changed} changed, {snapshot.renamed} renamed, {snapshot.tombstoned} gone, "
+        f"{snapshot.unchanged} unchanged, {snapshot.failed} unreadable, {snapshot.rejected} rejected",
+    ]
+    if report.plan.todo.is_empty():
+        lines.append("  extracted  nothing to do: every video is up to date or in quarantine")
+    else:
+        rate = report.num_frames / max(1e-9, report.extract_s)
+        lines.append(
+            f"  extracted  {report.num_done} videos, {report.num_frames} frames in {_span(report.extract_s)} "
+            f"({rate:.0f} frames/s with start-up), {report.reasons.total()} failed"
+        )
+    lines += [f"    {count} × {reason}" for reason, count in sorted(report.reasons.items())]
+    lines.append(
+        f"  published  {published.published} videos as {published.samples} samples in {published.shards} shards "
+        f"({published.shard_bytes / 2**20:.1f} MiB); {published.already_published} were published before"
+    )
+    quarantined = published.failed
+    if quarantined:
+        lines.append(f"  quarantine {quarantined} videos of the snapshot; table `failures` says why")
+    if published.incomplete:
+        lines.append(f"  incomplete {published.incomplete} videos: transient failures; the next run tries them again")
+    lines.append(f"  store version {published.version}, {_span(report.total_s)} in all")
+    return "\n".join(lines)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,34 @@
+"""Runs a function over many inputs as Ray tasks, with a bounded number in flight."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import ray
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def run_tasks(function: Callable[[T], R], inputs: Iterable[T], *, num_cpus: float = 1.0, max_in_flight: int = 256) -> Iterator[R]:
+    """Yield `function(x)` for every x, in completion order.
+
+    A failed task is retried by Ray when its worker died; an exception of the function itself is raised here.
+    """
+    remote = ray.remote(num_cpus=num_cpus)(function)
+    pending: list[Any] = []
+    for item in inputs:
+        if len(pending) >= max_in_flight:
+            done, pending = ray.wait(pending, num_returns=1)
+            yield from _results(done)
+        pending.append(remote.remote(item))
+    while pending:
+        done, pending = ray.wait(pending, num_returns=1)
+        yield from _results(done)
+
+
+def _results(references: list[Any]) -> Iterator[Any]:
+    for reference in references:
+        try:
+            yield ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # the function's own exception, so that callers can catch it by type
