@@ -1,6 +1,7 @@
 """Storage URIs: one narrow layer over fsspec, so that file://, plain paths, s3:// and gs:// look the same.
 
-Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...), never from a config file.
+Credentials and endpoints come from the environment (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...), never from a config
+file.
 """
 
 import errno

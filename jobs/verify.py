@@ -48,14 +48,12 @@ class VerifyConfig(Config):
 def run(config: VerifyConfig) -> int:
     """Print the report and return the exit code."""
     report = verify_store(config.store_uri, config.version, config.num_threads)
+    size = f"{report.num_samples} samples of {report.num_videos} videos, {report.num_bytes / 2**20:.1f} MiB"
     print(f"store      {config.store_uri}, version {report.version}")
-    print(
-        f"read       {report.num_shards} shards, {report.num_samples} samples of {report.num_videos} videos, {report.num_bytes / 2**20:.1f} MiB"
-    )
+    print(f"read       {report.num_shards} shards, {size}")
     if report.orphans:
-        print(
-            f"orphans    {len(report.orphans)} shards outside the catalog, e.g. {report.orphans[0]} (the next publish removes them)"
-        )
+        print(f"orphans    {len(report.orphans)} shards outside the catalog (the next publish removes them):")
+        print(f"           {report.orphans[0]}")
     for problem in report.problems[: config.max_printed]:
         print(f"problem    {problem}")
     if len(report.problems) > config.max_printed:

@@ -1,6 +1,7 @@
 """ActivityNet annotation files, and ours, which add captions and a summary.
 
-    {"database": {"<id>": {"subset": "training", "duration": 82.7, "annotations": [{"label": "Rafting", "segment": [6.7, 36.2]}],
+    {"database": {"<id>": {"subset": "training", "duration": 82.7,
+                           "annotations": [{"label": "Rafting", "segment": [6.7, 36.2]}],
                            "captions": [{"text": "a raft turns", "segment": [6.7, 12.0]}], "summary": "a group rafts"}}}
 
 "captions" and "summary" are our keys and optional. "taxonomy", "version" and further keys are ignored.
@@ -71,7 +72,10 @@ class Reconciliation:
 
 
 def canonical_id(video_id: str) -> str:
-    """Return the id without a leading `v_`, but only when 11 characters remain: an 11-character id may itself begin with `v_`."""
+    """Return the id without a leading `v_`, but only when 11 characters remain.
+
+    A YouTube id has 11 characters and may itself begin with `v_`.
+    """
     if video_id.startswith("v_") and len(video_id) == _YOUTUBE_ID_LENGTH + 2:
         return video_id[2:]
     return video_id
@@ -90,7 +94,8 @@ def reconcile(annotations: Annotations, video_ids: Iterable[str]) -> Reconciliat
 def read_annotations(text: str, origin: str = "annotations") -> Annotations:
     """Return the annotations in the text of a JSON file; `origin` names it in errors.
 
-    Segments that are reversed, negative or start beyond the duration are left out and listed; one that ends beyond it is cut and listed.
+    Segments that are reversed, negative or start beyond the duration are left out and listed; one that ends beyond it
+    is cut and listed.
 
     Raises:
         UserError: not JSON, no "database", or an entry of another shape.

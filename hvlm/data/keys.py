@@ -1,8 +1,9 @@
 """Sample keys: a reversible map from any video id to `[A-Za-z0-9_-]+`.
 
-webdataset splits a member name at its first dot, so a key may hold no dot; shells, URLs and object stores dislike the rest.
-An id that is safe already is its own key. Any other becomes `x--` + its UTF-8 bytes, with every byte outside `[A-Za-z0-9-]`
-written `_` + two hex digits: `a b.mp4` -> `x--a_20b_2emp4`. An id that starts with `x--` is escaped too, so two ids never share a key.
+webdataset splits a member name at its first dot, so a key may hold no dot; shells, URLs and object stores dislike the
+rest. An id that is safe already is its own key. Any other becomes `x--` + its UTF-8 bytes, with every byte outside
+`[A-Za-z0-9-]` written `_` + two hex digits: `a b.mp4` -> `x--a_20b_2emp4`. An id that starts with `x--` is escaped too,
+so two ids never share a key.
 """
 
 import re

@@ -1,7 +1,7 @@
 """One sample: the features of one video by one encoder, `{key}.features.npy` + `{key}.json`.
 
-Features are (T, D) float16, not normalised. Row i describes the video from `offset_s + i * stride_s` for `clip_s` seconds;
-`timestamps_s[i]` is the time of the frame that was decoded for it.
+Features are (T, D) float16, not normalised. Row i describes the video from `offset_s + i * stride_s` for `clip_s`
+seconds; `timestamps_s[i]` is the time of the frame that was decoded for it.
 """
 
 import io
@@ -92,9 +92,8 @@ def encode_sample(features_TD: npt.NDArray[np.float16], meta: SampleMeta) -> lis
         ValueError: wrong shape, dtype, number of time stamps, or a value that is not finite.
     """
     if features_TD.dtype != np.float16 or features_TD.shape != (meta.num_rows, meta.dim):
-        raise ValueError(
-            f"features of '{meta.video_id}' are {features_TD.dtype} {features_TD.shape}, not float16 {(meta.num_rows, meta.dim)}"
-        )
+        found = f"{features_TD.dtype} {features_TD.shape}"
+        raise ValueError(f"features of '{meta.video_id}' are {found}, not float16 {(meta.num_rows, meta.dim)}")
     if len(meta.timestamps_s) != meta.num_rows:
         raise ValueError(f"'{meta.video_id}' has {len(meta.timestamps_s)} time stamps for {meta.num_rows} rows")
     if not np.isfinite(features_TD).all():
@@ -135,8 +134,8 @@ def array_from_npy(data: bytes) -> npt.NDArray[Any]:
 def fit_segments(items: list[dict[str, Any]], duration_s: float) -> list[dict[str, Any]]:
     """Return annotations or captions whose `segment` lies inside the video.
 
-    An end beyond the duration is cut to it (annotation files round up); an item that starts beyond it is left out; a null
-    segment means the whole video.
+    An end beyond the duration is cut to it (annotation files round up); an item that starts beyond it is left out; a
+    null segment means the whole video.
     """
     fitted = []
     for item in items:

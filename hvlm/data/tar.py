@@ -5,7 +5,7 @@ import tarfile
 from typing import Protocol
 
 _BLOCK_BYTES = 512
-# Two zero blocks end a tar. `tarfile` would fill up to 10,240 bytes; one sample more or less must not hide in that filling.
+# Two zero blocks end a tar. `tarfile` would fill up to 10,240 bytes.
 _END = bytes(2 * _BLOCK_BYTES)
 
 

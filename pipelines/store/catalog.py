@@ -135,7 +135,7 @@ class FeatureStore:
         version = self.samples_version()
         if version != expected_version:
             raise RuntimeError(
-                f"another job has published to {self.uri} (version {version}, expected {expected_version}); run the job again"
+                f"another job has published to {self.uri} (version {version}, not {expected_version}); run again"
             )
         self._append("samples", frame)
         return self.samples_version()

@@ -1,9 +1,10 @@
 """What a publish writes, as a pure function of the catalog and the configuration.
 
-- A *new generation* takes every complete video that is not published as it should be, in the order of the hash of its id, cut per
-  split by target bytes (summed over the configured encoders, so that every encoder packs the same videos into the same shards).
-- A *parallel set* gives an existing generation a new encoder, or a new fingerprint of one, in the same shards and order. Only videos
-  whose home is that generation take part; those that changed since are left out.
+- A *new generation* takes every complete video that is not published as it should be, in the order of the hash of its
+  id, cut per split by target bytes (summed over the configured encoders, so that every encoder packs the same videos
+  into the same shards).
+- A *parallel set* gives an existing generation a new encoder, or a new fingerprint of one, in the same shards and
+  order. Only videos whose home is that generation take part; those that changed since are left out.
 Nothing here depends on the order of arrival, the number of workers or kills.
 """
 
@@ -18,7 +19,7 @@ from pipelines.store.catalog import StoreFrames
 from pipelines.store.liveness import live_samples
 from pipelines.store.plan import assigned_splits, complete_staged, video_encoder_pairs
 
-# What a sample takes beside its float16 features, for the cut: about 20 bytes of json per time stamp, headers and padding.
+# What a sample takes beside its float16 features, for the cut: about 20 bytes of json per time stamp, then headers.
 _BYTES_PER_ROW = 20
 _BYTES_PER_SAMPLE = 4096
 
@@ -59,7 +60,7 @@ class ShardTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """Where a video goes: `encoders` are those that are written (all of a new generation, the missing ones of a parallel set)."""
+    """Where a video goes; `encoders` are written: all in a new generation, the missing ones in a parallel set."""
 
     video_id: str
     gen: int
@@ -174,7 +175,7 @@ def shard_tasks(
 
 
 class _Sources:
-    """Finds where the features of a (video, encoder) come from: a published sample of the same content, else staging."""
+    """Finds the features of a (video, encoder): a published sample of the same content, else staging."""
 
     def __init__(self, frames: StoreFrames, fingerprints: Mapping[str, str]) -> None:
         columns = ["video_id", "key", "content_hash", "metadata_hash", "metadata_json"]
@@ -213,7 +214,7 @@ class _Sources:
 
 
 def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Placement]:
-    """Videos whose home generation shows their current content, metadata and split, and whose missing encoders have no set there yet."""
+    """Place the videos whose home generation is up to date and lacks a set of the missing encoders."""
     home = live_samples(samples).sort("shard").unique("video_id", keep="first", maintain_order=True)
     home = home.select("video_id", "content_hash", "metadata_hash", "split", "gen", "shard")
     current = pairs.join(home, on=["video_id", "content_hash", "metadata_hash"], how="inner").filter(
@@ -237,7 +238,7 @@ def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Pla
 
 
 def _sample_bytes(videos: pl.DataFrame, fingerprints: Mapping[str, str], frames: StoreFrames) -> dict[str, int]:
-    """Return video_id -> bytes of its samples over all encoders, from row counts alone (the same however it was staged)."""
+    """Return video_id -> bytes of its samples over all encoders, from row counts alone: staging has no part in it."""
     columns = ["content_hash", "fingerprint", "num_rows", "dim"]
     staged = (
         complete_staged(frames.staged)

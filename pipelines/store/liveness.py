@@ -1,8 +1,8 @@
 """Which sample rows count, at any version of the append-only `samples` table.
 
-A video's *home* is its highest generation. Its live samples are the rows of that generation, unless it was tombstoned in a later
-commit. Rows of older generations are dead (the video changed or was republished), but their bytes stay until a compaction, so
-they still serve as a source of features that need no decoding.
+A video's *home* is its highest generation. Its live samples are the rows of that generation, unless it was tombstoned
+in a later commit. Rows of older generations are dead (the video changed or was republished), but their bytes stay until
+a compaction, so they still serve as a source of features that need no decoding.
 """
 
 import polars as pl
@@ -28,7 +28,7 @@ def tombstoned_ids(samples: pl.DataFrame) -> set[str]:
 
 
 def selected_encoders(samples: pl.DataFrame) -> dict[str, str]:
-    """Return `{encoder: fingerprint}` of the newest publish's configuration: what a reader gets unless it asks otherwise."""
+    """Return `{encoder: fingerprint}` of the newest publish's configuration: what a reader gets by default."""
     rows = samples.filter(pl.col("state") == "selected")
     newest = rows.filter(pl.col("commit") == pl.col("commit").max()).sort("encoder")
     return dict(zip(newest["encoder"], newest["fingerprint"], strict=True))

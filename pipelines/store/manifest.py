@@ -27,8 +27,9 @@ class Manifest:
     """The live samples of a store version.
 
     Args:
-        frame: one row per video that every encoder has: video_id, key, split, gen, content_hash, metadata_hash, duration_s, and for each
-            encoder `{encoder}.shard`, `.offset`, `.size`, `.num_rows`, `.dim`, `.sample_sha256`; sorted by split, generation, shard and offset.
+        frame: one row per video that every encoder has: video_id, key, split, gen, content_hash, metadata_hash,
+            duration_s, and for each encoder `{encoder}.shard`, `.offset`, `.size`, `.num_rows`, `.dim`,
+            `.sample_sha256`; sorted by split, generation, shard and offset.
         encoders: name -> fingerprint, in the order asked for.
         num_incomplete: live videos that were left out because an encoder lacks them.
         version: version of `samples`; manifest_hash: sha256 over all that is read.
@@ -42,7 +43,7 @@ class Manifest:
     manifest_hash: str
 
     def rows(self, encoder: str) -> pl.DataFrame:
-        """Return the samples of one encoder, in the manifest's order: shared columns, then shard, offset, size, num_rows, dim."""
+        """Return one encoder's samples in the manifest's order: shared columns, shard, offset, size, num_rows, dim."""
         names = [name for name in _PER_ENCODER if name != "duration_s"]
         return self.frame.select(*_SHARED, "duration_s", *(pl.col(f"{encoder}.{name}").alias(name) for name in names))
 
@@ -59,8 +60,8 @@ def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version
     """Return the live samples of a store, joined over encoders by key.
 
     Args:
-        encoders: names (the fingerprint that was published last is taken) or `name-` + the first 8 digits of a fingerprint; None: the encoders of
-            the newest publish.
+        encoders: names (the fingerprint that was published last is taken) or `name-` + the first 8 digits of a
+            fingerprint; None: the encoders of the newest publish.
         version: of the `samples` table; None: the newest.
 
     Raises:

@@ -5,7 +5,8 @@ A (video, encoder) pair has one status; the first that fits counts:
 | status | meaning | extracted now |
 |---|---|---|
 | done | published with this content, fingerprint, metadata and split | no |
-| relabelled | features of this content are published; only the sample must be rewritten (metadata, split or id changed) | no |
+| relabelled | features of this content are published; only the sample must be rewritten (metadata, split or id changed)
+| no |
 | staged | all segments are staged, publishing is left | no |
 | failed_before | failed with this content; only transient failures are tried again | if transient |
 | partial | some segments are staged | the rest |
@@ -35,8 +36,8 @@ class Plan:
     """What would run and why.
 
     Args:
-        todo: one row per video to extract, in an order that depends on the ids alone: video_id, key, uri, content_hash, duration_s,
-            needs (list of {encoder, staged_segments: the indices that need no work}, sorted by encoder).
+        todo: one row per video to extract, in an order that depends on the ids alone: video_id, key, uri, content_hash,
+            duration_s, needs (list of {encoder, staged_segments: the indices that need no work}, sorted by encoder).
         status: video_id, encoder, status, runs (whether it is in `todo`).
         counts: encoder -> status -> number of videos.
         num_videos: videos of the snapshot; todo_hours: hours of video in `todo`.
@@ -61,7 +62,8 @@ def make_plan(
     Args:
         frames: `store.frames()`.
         fingerprints: encoder name -> fingerprint.
-        layouts: encoder name -> layout of this run; segments that were staged in another layout do not count. None: all count.
+        layouts: encoder name -> layout of this run; segments that were staged in another layout do not count. None: all
+            count.
         splits: when given, a published sample in another split than this assigns counts as relabelled.
         retry_failed: run permanent failures again too.
     """
@@ -100,7 +102,7 @@ def make_plan(
 def video_encoder_pairs(
     frames: StoreFrames, fingerprints: Mapping[str, str], splits: SplitConfig | None = None
 ) -> pl.DataFrame:
-    """Return one row per (video of the snapshot, encoder): the pair's ids, metadata_hash, split, `status` and `blocked`."""
+    """Return one row per (video of the snapshot, encoder): ids, metadata_hash, wanted_split, `status`, `blocked`."""
     wanted = _pairs_frame("fingerprint", fingerprints)
     videos = frames.videos.select("video_id", "content_hash", "metadata_hash", "subset", "split")
     pairs = videos.join(wanted, how="cross").with_columns(wanted_split=pl.lit(None, dtype=pl.String))
@@ -137,8 +139,9 @@ def assigned_splits(videos: pl.DataFrame, splits: SplitConfig) -> pl.DataFrame:
 def complete_staged(staged: pl.DataFrame) -> pl.DataFrame:
     """Return the staged rows that make up whole videos: one row per segment, in order.
 
-    A (video, content, encoder, fingerprint) may be staged twice, in other segment lengths or by a run that was killed before its rows were seen: the
-    first complete layout and the first row of a segment are taken, by name and not by arrival.
+    A (video, content, encoder, fingerprint) may be staged twice, in other segment lengths or by a run that was killed
+    before its rows were seen: the first complete layout and the first row of a segment are taken, by name and not by
+    arrival.
     """
     unit = [*_PAIR, "layout"]
     segments = staged.sort(*unit, "segment_index", "tar", "offset").unique(
@@ -182,7 +185,7 @@ def _mark_staged(pairs: pl.DataFrame, staged: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mark_failed(pairs: pl.DataFrame, failures: pl.DataFrame) -> pl.DataFrame:
-    """Add `permanent`: null where nothing failed, else whether a failure is permanent. An empty encoder or fingerprint fits any."""
+    """Add `permanent`: null where nothing failed, else whether a failure is. An empty name fits any."""
     failed = failures.filter(pl.col("content_hash") != "").select(
         "video_id", "content_hash", "encoder", "fingerprint", "permanent"
     )

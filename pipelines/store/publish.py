@@ -1,8 +1,9 @@
 """Publish: the complete videos of the snapshot become shards. Safe to kill at any moment and to run again.
 
-Order of the writes: (1) shards and their manifests under final names that no catalog row mentions yet, (2) ONE append to `samples`, which is
-the commit, (3) staged rows of published videos are dropped, (4) files that nothing refers to are deleted. A kill before (2) leaves files that
-the next publish writes again with the same bytes, or deletes; a kill after (2) leaves (3) and (4) to the next publish.
+Order of the writes: (1) shards and their manifests under final names that no catalog row mentions yet, (2) ONE append
+to `samples`, which is the commit, (3) staged rows of published videos are dropped, (4) files that nothing refers to are
+deleted. A kill before (2) leaves files that the next publish writes again with the same bytes, or deletes; a kill after
+(2) leaves (3) and (4) to the next publish.
 """
 
 import logging
@@ -134,7 +135,7 @@ def publish(
 def commit(
     store: FeatureStore, plan: GenerationPlan, rows: list[dict[str, Any]], fingerprints: Mapping[str, str], version: int
 ) -> int:
-    """Append samples, tombstones and, if the configuration changed, the selected encoders in one commit; return the version."""
+    """Append samples, tombstones and, if the configuration changed, the selected encoders; return the version."""
     marks = [_mark(plan.commit, "tombstone", video_id=video_id) for video_id in plan.tombstones]
     samples = pl.concat([store.samples(), pl.DataFrame(rows, schema=SAMPLES)])
     if selected_encoders(samples) != dict(fingerprints) and _have_samples(samples, fingerprints):
@@ -177,13 +178,13 @@ def _check_conservation(frames: StoreFrames, plan: GenerationPlan) -> None:
     parts = [*plan.done, *placed, *plan.failed, *plan.incomplete]
     if sorted(parts) != sorted(frames.videos["video_id"]):
         raise RuntimeError(
-            f"row conservation: {len(plan.done)} done + {len(placed)} to publish + {len(plan.failed)} failed + {len(plan.incomplete)} incomplete "
-            f"are not the {frames.videos.height} videos of the snapshot"
+            f"row conservation: {len(plan.done)} done + {len(placed)} to publish + {len(plan.failed)} failed "
+            f"+ {len(plan.incomplete)} incomplete are not the {frames.videos.height} videos of the snapshot"
         )
 
 
 def _check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[dict[str, Any]]) -> None:
-    """Every placed (video, encoder) came back from the writers exactly once, under its own key, from the shard it was given to."""
+    """Every placed (video, encoder) came back exactly once, under its own key, from the shard it was given to."""
     planned = sorted(
         (placement.video_id, encoder, placement.gen) for placement in plan.placements for encoder in placement.encoders
     )
@@ -191,7 +192,7 @@ def _check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[
     given = sorted((task.shard, item.key) for task in tasks for item in task.items)
     if written != planned or sorted((row["shard"], row["key"]) for row in rows) != given:
         raise RuntimeError(
-            f"row conservation: {len(planned)} samples were planned, {len(written)} were written, or others than planned"
+            f"row conservation: {len(planned)} samples were planned, {len(written)} were written or are not those"
         )
     wrong = [row["video_id"] for row in rows if row["key"] != video_key(row["video_id"])]
     if wrong:

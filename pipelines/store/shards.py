@@ -80,7 +80,7 @@ def _write_sample(writer: TarWriter, sink: _HashingSink, task: ShardTask, item: 
     features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
     if features.shape[1] != task.dim:
         raise ValueError(
-            f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, the encoder says {task.dim}"
+            f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, not {task.dim}"
         )
     meta = _meta(task, item, timing, features.shape[0])
     ranges = [writer.add(name, data) for name, data in encode_sample(features, meta)]
@@ -109,8 +109,9 @@ def _from_staging(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.floa
     parts, times, next_row = [], [], 0
     for index, row in enumerate(item.segments):
         if row["segment_index"] != index or row["row_start"] != next_row:
+            found = f"segment {row['segment_index']} at row {row['row_start']}"
             raise ValueError(
-                f"segment {row['segment_index']} of '{item.video_id}' by {task.encoder} starts at row {row['row_start']}, expected segment {index} at row {next_row}"
+                f"'{item.video_id}' by {task.encoder}: {found}, expected segment {index} at row {next_row}"
             )
         features, times_s = read_segment(task.store_uri, row)
         parts.append(features)

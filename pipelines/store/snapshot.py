@@ -1,8 +1,8 @@
 """The snapshot: compares what the source lists with what the catalog knows, and records the difference.
 
 - Size, stamp (mtime or etag) and URI unchanged: the file is not read.
-- Same content under another URI: a rename; the features stay. If the id changes too, the old id is tombstoned and the new id's
-  sample is republished from the published features without decoding (features are found by content hash).
+- Same content under another URI: a rename; the features stay. If the id changes too, the old id is tombstoned and the
+  new id's sample is republished from the published features without decoding (features are found by content hash).
 - Other content: the video is extracted again. No longer listed: a tombstone row.
 """
 
@@ -90,10 +90,10 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
 
 
 def identify(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a listing row with `content_hash`, the probe's columns and `failure` (None, or reason, message, permanent).
+    """Return a listing row with `content_hash`, the probe's columns and `failure` (reason, message, permanent or None).
 
-    Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried again by
-    the next snapshot; one that is read but is no video has a hash, a failure and no probe.
+    Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried
+    again by the next snapshot; one that is read but is no video has a hash, a failure and no probe.
     """
     result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
     try:

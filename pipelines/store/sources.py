@@ -1,9 +1,10 @@
 """What is there: the videos of a folder, a glob or a list, with their metadata.
 
-A list is a `.txt` (one URI per line, `#` starts a comment), or a `.csv`/`.parquet` with the columns `video_id` and `uri`. Relative
-URIs are relative to the list's folder. These further columns are understood: `subset` (training | validation | testing), `split`
-(train | dev | val | test, taken as it is), `summary` (video-level text), `caption` (text of the whole video); all others travel into
-the sample's json under "columns". In a folder, a glob or a txt list the id is the file's name without its extension.
+A list is a `.txt` (one URI per line, `#` starts a comment), or a `.csv`/`.parquet` with the columns `video_id` and
+`uri`. Relative URIs are relative to the list's folder. These further columns are understood: `subset` (training |
+validation | testing), `split` (train | dev | val | test, taken as it is), `summary` (video-level text), `caption` (text
+of the whole video); all others travel into the sample's json under "columns". In a folder, a glob or a txt list the id
+is the file's name without its extension.
 """
 
 import glob
@@ -51,9 +52,11 @@ class SourceConfig(Config):
     Args:
         uri: folder, glob or list (.txt, .csv, .parquet).
         annotations_uri: an ActivityNet JSON; None for none.
-        content_hash: "sampled" reads at most 1 MiB of a file, "full" all of it. Only files that are new or changed are read.
+        content_hash: "sampled" reads at most 1 MiB of a file, "full" all of it. Only files that are new or changed are
+            read.
         extensions: which files of a folder are videos.
-        video_id: "stem" = file name without extension; "path" = path below the folder without extension (folder sources only).
+        video_id: "stem" = file name without extension; "path" = path below the folder without extension (folder sources
+            only).
     """
 
     uri: str
@@ -168,7 +171,8 @@ def build_listing(
             rows.append(_listing_row(same_id[0], annotations, hash_kind))
     if num_lines != len(rows) + len(rejected) + num_collapsed:
         raise RuntimeError(
-            f"row conservation: {num_lines} lines = {len(rows)} videos + {len(rejected)} rejected + {num_collapsed} collapsed is false"
+            f"row conservation: {num_lines} lines are not {len(rows)} videos + {len(rejected)} rejected "
+            f"+ {num_collapsed} collapsed"
         )
     if not rows:
         got = (

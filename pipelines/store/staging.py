@@ -1,7 +1,7 @@
 """Staging: each write task puts one tar under `staging/{run_id}/` and returns its rows; the driver commits the rows.
 
-A staged range holds `{key}.{segment_index:06d}.features.npy` (num_rows x D float16) and `....times.npy` (num_rows float64 seconds).
-A tar whose rows were never committed (a kill between the two) is swept at the next start.
+A staged range holds `{key}.{segment_index:06d}.features.npy` (num_rows x D float16) and `....times.npy` (num_rows
+float64 seconds). A tar whose rows were never committed (a kill between the two) is swept at the next start.
 """
 
 import logging
@@ -95,7 +95,7 @@ def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np
 
 
 def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER, FEATURES_FOLDER)) -> list[str]:
-    """Delete what a killed run left behind and return the paths: staging tars and shards that no catalog row names, temporary files.
+    """Delete what a killed run left and return the paths: tars that no catalog row names, temporary files.
 
     Only for the one writer of the store, and for `staging` only while no write task is at work.
     """

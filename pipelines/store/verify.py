@@ -40,7 +40,8 @@ class VerifyReport:
     """What was read and what was wrong.
 
     Args:
-        orphans: shards in the store that no catalog row names (a killed publish leaves them; the next one removes them).
+        orphans: shards in the store that no catalog row names (a killed publish leaves them; the next one removes
+            them).
     """
 
     version: int
@@ -53,7 +54,7 @@ class VerifyReport:
 
 
 def verify_store(store_uri: str, version: int | None = None, num_threads: int = 4) -> VerifyReport:
-    """Re-read every live shard of a store version: sha256, size, and each sample's range, key, shape, dtype, values and fingerprint.
+    """Re-read every live shard of a store version: size and sha256, and of each sample range, key, shape, values, json.
 
     Raises:
         UserError: no such store or version.
@@ -117,7 +118,7 @@ def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Prob
                 shard,
                 "",
                 "",
-                f"its samples end at byte {end}, the shard at {rows[0]['shard_bytes']}: samples are missing from the catalog",
+                f"its samples end at byte {end}, the shard at {rows[0]['shard_bytes']}: the catalog lacks samples",
             )
         )
     if digest.hexdigest() != rows[0]["shard_sha256"]:
@@ -131,7 +132,8 @@ def _sample_problem(file: BinaryIO, row: Mapping[str, Any]) -> str | None:
     file.seek(row["offset"])
     data = file.read(row["size"])
     if hashlib.sha256(data).hexdigest() != row["sample_sha256"]:
-        return f"its bytes {row['offset']} to {row['offset'] + row['size']} are not those that were written (sha256 differs)"
+        end = row["offset"] + row["size"]
+        return f"its bytes {row['offset']} to {end} are not those that were written (sha256 differs)"
     try:
         features, meta = decode_sample(data)
     except Exception as error:  # any way of not being a sample is one finding, whatever library notices it

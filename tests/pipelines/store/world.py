@@ -43,7 +43,14 @@ class World:
 
     def add(self, *ids: str, content: str = "v1", **metadata: Any) -> None:
         for video_id in ids:
-            base = {"subset": None, "split": None, "annotations": [], "captions": [], "summary": None, "columns": {}}
+            base: dict[str, Any] = {
+                "subset": None,
+                "split": None,
+                "annotations": [],
+                "captions": [],
+                "summary": None,
+                "columns": {},
+            }
             self.videos[video_id] = (f"{video_id}:{content}", base | metadata)
 
     def remove(self, video_id: str) -> None:
@@ -60,10 +67,19 @@ class World:
         self.store.commit_videos(pl.DataFrame(rows, schema=VIDEOS))
 
     def plan(self, encoders: Mapping[str, EncoderColumn] = BOTH) -> Plan:
-        return make_plan(self.store.frames(), {name: encoder.fingerprint for name, encoder in encoders.items()}, splits=CONFIG.splits)
+        return make_plan(
+            self.store.frames(), {name: encoder.fingerprint for name, encoder in encoders.items()}, splits=CONFIG.splits
+        )
 
-    def stage(self, encoders: Mapping[str, EncoderColumn] = BOTH, order: int = 1, skip: Iterable[tuple[str, int]] = (), run_id: str = "run", per_tar: int = 5) -> int:
-        """Stage the plan's todo list (backwards for order=-1), except the (video, segment) pairs in `skip`; return the number of segments."""
+    def stage(
+        self,
+        encoders: Mapping[str, EncoderColumn] = BOTH,
+        order: int = 1,
+        skip: Iterable[tuple[str, int]] = (),
+        run_id: str = "run",
+        per_tar: int = 5,
+    ) -> int:
+        """Stage the plan's todo list (backwards for order=-1) but for the (video, segment) pairs in `skip`."""
         items = []
         for video in self.plan(encoders).todo.to_dicts():
             for need in video["needs"]:
@@ -75,7 +91,9 @@ class World:
             self.store.commit_staged(write_staging_tar(str(self.root), run_id, items[start : start + per_tar]))
         return len(items)
 
-    def publish(self, encoders: Mapping[str, EncoderColumn] = BOTH, config: PublishConfig = CONFIG, run_tasks: Any = run_inline) -> PublishSummary:
+    def publish(
+        self, encoders: Mapping[str, EncoderColumn] = BOTH, config: PublishConfig = CONFIG, run_tasks: Any = run_inline
+    ) -> PublishSummary:
         return publish(self.store, config, encoders, run_tasks)
 
     def run(self, encoders: Mapping[str, EncoderColumn] = BOTH, **options: Any) -> PublishSummary:
