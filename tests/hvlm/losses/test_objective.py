@@ -62,7 +62,7 @@ class ConvEncoder(nn.Module):
         return self.out(y_NDT).transpose(1, 2)
 
 
-def train_conv(config: ObjectiveConfig, steps: int = 200) -> tuple[dict[str, float], dict[str, float]]:
+def train_conv(config: ObjectiveConfig, steps: int = 100) -> tuple[dict[str, float], dict[str, float]]:
     """Monitors of the trained toy encoder, and its last losses."""
     x, mask = toy()
     torch.manual_seed(0)
@@ -87,7 +87,7 @@ def test_smoothness_and_the_literal_objective_collapse(config: ObjectiveConfig) 
     assert monitors["temporal_consistency"] > 0.99
     assert monitors["random_pair_cosine"] > 0.95
     assert losses.get("variance", 0.0) == 0.0  # the published hinge is satisfied all the while
-    alarms = Alarms(AlarmConfig(evaluations=1)).observe_evaluation(200, monitors)
+    alarms = Alarms(AlarmConfig(evaluations=1)).observe_evaluation(100, monitors)
     assert {"unit_std", "random_pair_cosine"} <= {alarm.name for alarm in alarms}
 
 
@@ -97,7 +97,7 @@ def test_the_sound_objective_does_not_collapse() -> None:
     assert abs(monitors["random_pair_cosine"]) < 0.2
     assert monitors["effective_rank"] >= 8
     assert monitors["temporal_consistency"] > 0.9
-    assert Alarms(AlarmConfig(evaluations=1)).observe_evaluation(200, monitors) == []
+    assert Alarms(AlarmConfig(evaluations=1)).observe_evaluation(100, monitors) == []
 
 
 def matrices_without_gradient(model: nn.Module) -> list[str]:
