@@ -36,7 +36,8 @@ def cross_scale_loss(
     Returns:
         scalar float32; 0 (with a graph) when there is no level above the base.
     """
-    total = sum((level.predicted_NLZ.sum() for level in levels), start=torch.zeros(())) * 0.0
+    # Every level takes part, so that the predictor has a gradient (of zero) also for a batch of one-row videos.
+    total = torch.stack([level.predicted_NLZ.float().sum() for level in levels]).sum() * 0.0
     if len(levels) < 2:
         return total
     for below, above in itertools.pairwise(levels):
