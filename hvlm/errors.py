@@ -17,6 +17,14 @@ class UserError(ValueError):
         self.what, self.got, self.expected, self.do = what, got, expected, do
         super().__init__(f"{what}: got {got}; expected {expected}; {do}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exceptions pickle by positional arguments; without this a Ray task could not hand the error back.
+        return _rebuild_user_error, (self.what, self.got, self.expected, self.do)
+
+
+def _rebuild_user_error(what: str, got: object, expected: str, do: str) -> UserError:
+    return UserError(what=what, got=got, expected=expected, do=do)
+
 
 class Reason(StrEnum):
     """Why a video is in quarantine."""
