@@ -89,7 +89,7 @@ class BatchRunner:
         outputs: list[torch.Tensor] = []
         with inference(self.dtype, self.device):
             for start in range(0, len(rows), self.batch_size):
-                # One copy: rows may be a read-only window on shared memory (overlapping clips); torch cannot alias that.
+                # One copy: rows may be a read-only window on shared memory (overlapping clips), no memory of ours.
                 batch = torch.from_numpy(np.array(rows[start : start + self.batch_size], order="C")).to(self.device)
                 outputs.append(forward(batch).float())
             features: NDArray[np.float32] = torch.cat(outputs).cpu().numpy()
