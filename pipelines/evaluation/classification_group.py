@@ -76,18 +76,37 @@ def _labels_task(parts: Parts) -> Task | str:
 
 
 def _activity_task(parts: Parts) -> Task | str:
-    """Videos without an activity would be left out of one part and not of another, so all must have one."""
+    """The activity that annotations name, else the order of the labels, where that is a label worth learning.
+
+    Videos without an activity would be left out of one part and not of another, so all must have one.
+    """
     named = {"train": parts.train, "dev": parts.dev, "report": parts.report}
-    for part, records in named.items():
-        missing = sum(record.activity is None for record in records)
-        if missing or not records:
-            return f"{missing} of {len(records)} videos of the {part} part have no activity"
-    classes = sorted({str(record.activity) for records in named.values() for record in records})
+    of = {part: [activity_of(record) for record in records] for part, records in named.items()}
+    unnamed = {part: sum(name is None for name in names) for part, names in of.items()}
+    if any(unnamed.values()) or not all(of.values()):
+        return f"videos without an activity or annotated segments, by part: {unnamed}"
+    unseen = len(set(of["report"]) - set(of["train"]))
+    if unseen:
+        return f"{unseen} activities of {parts.split} do not occur in train"
+    named_by_source = any(record.activity for record in parts.report)
+    if not named_by_source and not any(len(order_of(record)) > 1 for record in parts.report):
+        return "one label per video: the same as the labels"
+    classes = sorted({str(name) for names in of.values() for name in names})
     one_hot = np.eye(len(classes), dtype=bool)
-    truth = {
-        part: one_hot[[classes.index(str(record.activity)) for record in records]] for part, records in named.items()
-    }
+    truth = {part: one_hot[[classes.index(str(name)) for name in names]] for part, names in of.items()}
     return Task("activity", classes, "multinomial", truth)
+
+
+def activity_of(record: VideoRecord) -> str | None:
+    """Return the activity that the source list names for a video, else its labels in their order of time."""
+    return record.activity or ", then ".join(order_of(record)) or None
+
+
+def order_of(record: VideoRecord) -> list[str]:
+    """Return the labels by start time, repetitions of the one before left out."""
+    ordered = sorted(record.annotations, key=lambda item: (item["segment"][0], item["segment"][1], item["label"]))
+    labels = [str(item["label"]) for item in ordered]
+    return [label for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
 
 
 def _evaluate_task(task: Task, parts: Parts, config: ProbeConfig, knn_k: int) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from hvlm.data.collate import EncoderRows, VideoRows, collate, join_encoders
 from hvlm.data.samples import SampleMeta
+from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.text import load_text_encoder
 from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.consistency import boundary_pairs, distant_pair_cosine, temporal_consistency
 from hvlm.metrics.linear_probe import LinearProbe
@@ -110,6 +112,15 @@ class Embedder:
                 }
                 found.append(LocalisedVideo(key=meta.key, video_id=meta.video_id, segments=segments))
         return found
+
+    def encode_texts(self, texts: Sequence[str], config: ClipConfig) -> dict[str, Floats32]:
+        """Return (N, E) text features per space: `raw` as CLIP gives them, `ours` projected if the model is aligned."""
+        raw = load_text_encoder(config, self._setup.device).encode_text(texts)
+        if self._model.alignment is None:
+            return {RAW: raw}
+        with torch.inference_mode():
+            ours = self._model.embed_text(torch.from_numpy(raw).to(self._device))
+        return {RAW: raw, OURS: _float32(ours)}
 
     def _load(self, rows: Sequence[Mapping[str, Any]]) -> list[LoadedVideo]:
         return [load_video(row, self._setup) for row in rows]
@@ -247,8 +258,11 @@ def _consistency(rows_TD: Floats32) -> float:
 
 
 def _video_embedding(hidden_TD: Floats32, top_1D: Floats32, kind: VideoEmbedding) -> Floats32:
-    mean = hidden_TD.mean(axis=0)
-    return {"mean": mean, "top": top_1D[0], "mean_and_top": np.concatenate([mean, top_1D[0]])}[kind]
+    mean: Floats32 = hidden_TD.mean(axis=0)
+    if kind == "mean":
+        return mean
+    top: Floats32 = top_1D[0]
+    return top if kind == "top" else np.concatenate([mean, top])
 
 
 def _level(level: PyramidLevel, index: int) -> Floats32:

@@ -8,10 +8,11 @@ from typing import Any, Protocol, TypeVar
 import ray
 
 from hvlm.config import Config, require
+from hvlm.encoders.clip import ClipConfig
 from hvlm.metrics.linear_probe import LinearProbe
 from hvlm.metrics.proposals import ProposalConfig
 from pipelines.evaluation.embedding import Embedder, EmbedSetup
-from pipelines.evaluation.records import LocalisedVideo, VideoRecord
+from pipelines.evaluation.records import Floats32, LocalisedVideo, VideoRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,8 @@ def check_conservation(expected: Iterable[str], found: Iterable[str], stage: str
     missing, surplus = wanted - got, got - wanted
     if missing or surplus:
         first = next(iter((missing + surplus).elements()))
-        raise ConservationError(
-            f"{stage}: {sum(missing.values())} samples missing and {sum(surplus.values())} too many of {sum(wanted.values())}, e.g. '{first}'"
-        )
+        counts = f"{missing.total()} samples missing and {surplus.total()} too many of {wanted.total()}"
+        raise ConservationError(f"{stage}: {counts}, e.g. '{first}'")
 
 
 class EmbedderPool:
@@ -105,6 +105,10 @@ class EmbedderPool:
         """Return the proposals of every manifest row, in their order."""
         shared = ray.put(dict(probes))
         return self._map(rows, lambda actor, part: actor.localise.remote(part, shared, proposals), "localise")
+
+    def encode_texts(self, texts: Sequence[str], config: ClipConfig) -> dict[str, Floats32]:
+        """Return (N, E) features of texts in each space; one actor does it."""
+        return dict(_result(self._actors[0].encode_texts.remote(list(texts), config)))
 
     def _map(self, rows: Sequence[Mapping[str, Any]], call: Any, stage: str) -> list[Any]:
         by_length = sorted(

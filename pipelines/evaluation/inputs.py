@@ -1,0 +1,185 @@
+"""From the config to what is evaluated: checkpoint, run, pinned manifest, text tower; checked against each other."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from hvlm.encoders.clip import ClipConfig
+from hvlm.errors import UserError
+from infra import storage
+from infra.config_io import build_config
+from infra.tracking import TrackingConfig, redact, resolve_tracking_uri
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.store.manifest import Manifest, open_manifest
+from pipelines.training.checkpoints import Checkpoint, CheckpointInfo, find_checkpoint, load_model
+from pipelines.training.config import TextConfig
+from pipelines.training.text import text_encoder_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationInputs:
+    """What is evaluated.
+
+    Args:
+        checkpoint, info: the model and what its weights mean.
+        manifest: the samples.
+        clip: the text tower's config and the store's column of the same model; None with `no_text` saying why.
+        tracking: where the run is. run_id: the training's MLflow run; None when it is not there.
+    """
+
+    checkpoint: Checkpoint
+    info: CheckpointInfo
+    manifest: Manifest
+    clip: tuple[ClipConfig, str] | None
+    no_text: str
+    tracking: TrackingConfig
+    run_id: str | None
+
+    @property
+    def output_uri(self) -> str:
+        """Where the training keeps the evaluation of this step."""
+        return storage.join(str(self.info.config["output_uri"]), "evaluation", f"step-{self.checkpoint.step:09d}")
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the model has text heads."""
+        return bool(self.info.config["model"]["alignment"]["enabled"])
+
+
+def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
+    """Return the checked inputs.
+
+    Raises:
+        UserError: no such run or checkpoint, weights of another architecture, another encoder or width in the store, no
+        sample in a
+            split, or a text tower of another store.
+    """
+    checkpoint = find_checkpoint(_checkpoint_uri(config), config.which)
+    _, info = load_model(checkpoint.uri)  # refuses weights that do not fit before anything is read or started
+    tracking = config.tracking or _tracking_of(info)
+    manifest = _open_manifest(config, info)
+    _check_widths(manifest, info)
+    _check_splits(manifest, config.splits)
+    clip, no_text = _find_clip(config, info, manifest)
+    return EvaluationInputs(
+        checkpoint=checkpoint,
+        info=info,
+        manifest=manifest,
+        clip=clip,
+        no_text=no_text,
+        tracking=tracking,
+        run_id=_known_run(tracking, info.run_id),
+    )
+
+
+def _checkpoint_uri(config: EvaluateConfig) -> str:
+    if config.checkpoint is not None:
+        return config.checkpoint
+    tracking = config.tracking or TrackingConfig()
+    uri = resolve_tracking_uri(tracking)
+    try:
+        tags: Mapping[str, str] = MlflowClient(uri).get_run(config.run_id).data.tags
+    except MlflowException as error:
+        raise UserError(
+            what="run_id",
+            got=f"{config.run_id} ({redact(str(error))[:200]})",
+            expected=f"a run on {redact(uri)}",
+            do="copy the run's id from the MLflow UI, or set tracking.uri or MLFLOW_TRACKING_URI",
+        ) from error
+    latest = tags.get("checkpoint.latest")
+    found = tags.get("checkpoint.best", latest) if config.which == "best" else latest
+    if found is None:
+        raise UserError(
+            what="run_id",
+            got=f"{config.run_id}, a run without a checkpoint",
+            expected="a training run that wrote one",
+            do="let the training reach its first checkpoint, or name another run",
+        )
+    return found
+
+
+def _tracking_of(info: CheckpointInfo) -> TrackingConfig:
+    return build_config(TrackingConfig, info.config.get("tracking") or {}, origin="the checkpoint's tracking")
+
+
+def _known_run(tracking: TrackingConfig, run_id: str) -> str | None:
+    try:
+        run = MlflowClient(resolve_tracking_uri(tracking)).get_run(run_id)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise UserError(
+                what="MLflow tracking",
+                got=redact(str(error))[:200],
+                expected="a server or SQLite file",
+                do="check MLFLOW_TRACKING_URI",
+            ) from error
+        logger.warning("the training's run '%s' is not on this MLflow: a new run is made and linked to it", run_id)
+        return None
+    return run_id if run.info.lifecycle_stage == "active" else None
+
+
+def _open_manifest(config: EvaluateConfig, info: CheckpointInfo) -> Manifest:
+    encoders = [f"{name}-{fingerprint[:8]}" for name, fingerprint in info.encoders]
+    pinned = config.store_uri is None or storage.absolute_uri(config.store_uri) == storage.absolute_uri(info.store_uri)
+    uri = info.store_uri if config.store_uri is None else config.store_uri
+    manifest = open_manifest(uri, encoders, info.store_version if pinned else None)
+    if pinned and manifest.manifest_hash != info.manifest_hash:
+        raise UserError(
+            what=f"{uri}, version {info.store_version}",
+            got=f"manifest hash {manifest.manifest_hash[:12]}",
+            expected=f"{info.manifest_hash[:12]}, the data that the training read",
+            do="restore the store, or train on this one",
+        )
+    return manifest
+
+
+def _check_widths(manifest: Manifest, info: CheckpointInfo) -> None:
+    for (name, _), width in zip(info.encoders, info.d_in, strict=True):
+        found = manifest.rows(name)["dim"].unique().to_list()
+        if any(dim != width for dim in found):
+            raise UserError(
+                what=f"features '{name}' of {manifest.store_uri}",
+                got=f"width {sorted(found)}",
+                expected=f"{width}, as the checkpoint was trained with",
+                do="extract with the encoder of the training, or evaluate another checkpoint",
+            )
+
+
+def _check_splits(manifest: Manifest, splits: tuple[str, ...]) -> None:
+    counts = dict(manifest.frame.group_by("split").len().sort("split").iter_rows()) if manifest.frame.height else {}
+    for split in splits:
+        if not counts.get(split):
+            raise UserError(
+                what="splits",
+                got=f"'{split}', which has no samples in {manifest.store_uri} version {manifest.version}",
+                expected=f"one of {counts}",
+                do="set splits to one of these, or publish with another split fraction",
+            )
+
+
+def _find_clip(
+    config: EvaluateConfig, info: CheckpointInfo, manifest: Manifest
+) -> tuple[tuple[ClipConfig, str] | None, str]:
+    text = dict(info.config.get("text") or {})
+    aligned = bool(info.config["model"]["alignment"]["enabled"])
+    trained = build_config(TextConfig, text, origin="the checkpoint's text").encoder
+    encoder = trained if aligned or config.text_encoder is None else config.text_encoder
+    if encoder is None:
+        return None, "neither the training nor text_encoder names the store's CLIP model, so texts cannot be encoded"
+    try:
+        clip, fingerprint = text_encoder_of(manifest, TextConfig(encoder=encoder))
+    except UserError as error:
+        if aligned:
+            raise
+        return None, str(error)
+    return (clip, _column(manifest.encoders, fingerprint)), ""
+
+
+def _column(encoders: Mapping[str, Any], fingerprint: str) -> str:
+    return next(name for name, known in encoders.items() if known == fingerprint)

@@ -1,0 +1,206 @@
+"""The report's figures as inline SVG. Text and axes take the page's colour, so that they read on dark and on light."""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from hvlm.metrics.classification import unit_rows
+from hvlm.metrics.proposals import VideoSegments
+from pipelines.evaluation.records import KINDS, OURS, RAW, VideoRecord
+
+# Written as this colour, replaced by the page's text colour in the SVG.
+_INK = "#010203"
+COLOURS = {OURS: "#2f7fd6", RAW: "#e08a1e", "chance": "#8a8a8a", "floor": "#a06bd0"}
+_PALETTE = (
+    "#2f7fd6",
+    "#e08a1e",
+    "#2ca25f",
+    "#d64550",
+    "#a06bd0",
+    "#8c6d4f",
+    "#d66bb0",
+    "#7a8a3a",
+    "#22a8b8",
+    "#b8860b",
+)
+_GREY = "#9a9a9a"
+_TSNE_MIN_VIDEOS = 12  # below that a neighbourhood means little; two principal components are shown instead
+Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
+
+
+@contextmanager
+def _figure(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
+    """Yield a figure and a list that holds its SVG afterwards; `salt` keeps the ids of several SVGs on a page apart."""
+    style: Any = {
+        key: _INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    }
+    # parse_math off: a label with dollar signs is a label, not a formula.
+    style |= {"svg.fonttype": "none", "svg.hashsalt": salt, "text.parse_math": False}
+    style |= {"font.family": "sans-serif", "font.size": 9.0, "legend.frameon": False}
+    style |= {"axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        figure.patch.set_alpha(0.0)
+        done: list[str] = []
+        yield figure, done
+        for axes in figure.axes:
+            axes.patch.set_alpha(0.0)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        svg = buffer.getvalue()
+        done.append(svg[svg.index("<svg") :].replace(_INK, "currentColor"))
+
+
+def curves_svg(panels: Mapping[str, Curves]) -> str | None:
+    """Return training curves, one panel per title; None when there is nothing to draw."""
+    drawn = {title: curves for title, curves in panels.items() if curves}
+    if not drawn:
+        return None
+    with _figure(4.2 * len(drawn), 2.8, "curves") as (figure, done):
+        for axes, (title, curves) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn.items(), strict=True):
+            for colour, (name, (steps, values)) in zip(_PALETTE, curves.items(), strict=False):
+                axes.plot(
+                    steps, values, color=colour, label=name, linewidth=1.2, marker="." if len(steps) < 30 else None
+                )
+            axes.set_title(title)
+            axes.set_xlabel("step")
+            axes.legend(fontsize=7)
+    return done[0]
+
+
+def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], title: str) -> str | None:
+    """Return horizontal bars per class, best of ours first, at most 30 classes; None without a value."""
+    values = columns[OURS]
+    present = np.flatnonzero(~np.isnan(values))
+    if len(present) == 0:
+        return None
+    order = present[np.argsort(-values[present], kind="stable")]
+    shown = order if len(order) <= 30 else np.concatenate([order[:15], order[-15:]])
+    height = 0.9 + 0.16 * len(columns) * len(shown)
+    with _figure(6.4, height, f"bars-{title}") as (figure, done):
+        axes = figure.subplots()
+        thickness = 0.8 / len(columns)
+        place = np.arange(len(shown))
+        for index, (column, of_class) in enumerate(columns.items()):
+            axes.barh(place + index * thickness, of_class[shown], thickness, color=COLOURS[column], label=column)
+        axes.set_yticks(place + 0.4 - thickness / 2, [_short(names[i], 34) for i in shown])
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1)
+        axes.set_title(title if len(shown) == len(order) else f"{title} (best and worst 15 of {len(order)})")
+        axes.legend(fontsize=7, loc="lower right")
+    return done[0]
+
+
+def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, title: str) -> str:
+    """Return recall at k over k (log scale) for each of `ranks`, beside the line of chance with one right answer."""
+    with _figure(4.6, 2.8, f"recall-{title}") as (figure, done):
+        axes = figure.subplots()
+        k = np.arange(1, num_candidates + 1)
+        for kind, rank_Q in ranks.items():
+            axes.step(
+                k,
+                np.searchsorted(np.sort(rank_Q), k, side="right") / len(rank_Q),
+                where="post",
+                color=COLOURS[kind],
+                label=kind,
+            )
+        axes.plot(k, k / num_candidates, color=COLOURS["chance"], linestyle="--", label="chance (one right answer)")
+        axes.set_xscale("log")
+        axes.set_ylim(0, 1.02)
+        axes.set_xlabel("k")
+        axes.set_ylabel("recall at k")
+        axes.set_title(title)
+        axes.legend(fontsize=7)
+    return done[0]
+
+
+def map_svg(records: Sequence[VideoRecord], names: Sequence[str], seed: int) -> tuple[str, str] | None:
+    """Return (SVG, method) of a map of video embeddings, ours beside raw, coloured by `names`; None below 3 videos.
+
+    The ten most frequent names have a colour of their own, the others are grey.
+    """
+    if len(records) < 3:
+        return None
+    ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
+    colour = dict(zip(ranked, _PALETTE, strict=False))
+    with _figure(8.4, 4.2, "map") as (figure, done):
+        for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
+            points, method = project(np.stack([record.kinds[kind].video_D for record in records]), seed)
+            axes.scatter(points[:, 0], points[:, 1], s=18, c=[colour.get(name, _GREY) for name in names])
+            axes.set_title(kind)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        handles = [
+            Line2D([], [], marker="o", linestyle="", color=colour[name], label=_short(name, 60)) for name in ranked[:10]
+        ]
+        figure.legend(
+            handles=handles, fontsize=7, loc="outside lower center", ncols=1 if max(map(len, ranked[:10])) > 30 else 3
+        )
+    return done[0], method
+
+
+def project(rows_ND: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float64], str]:
+    """Return (N, 2) points and how they were made: t-SNE of unit rows, or two principal components of few of them."""
+    unit = unit_rows(rows_ND)
+    centred = unit - unit.mean(axis=0)
+    if len(unit) >= _TSNE_MIN_VIDEOS and np.abs(centred).max() > 1e-9:
+        from sklearn.manifold import TSNE  # half a second of import that only a report needs
+
+        perplexity = min(30.0, (len(unit) - 1) / 3)
+        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred)
+        return np.asarray(points, dtype=np.float64), f"t-SNE, perplexity {perplexity:.0f}"
+    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(unit), 2))
+    points[:, : min(2, len(singular))] = (left * singular)[:, :2]
+    return points, "two principal components"
+
+
+Bar = tuple[str, float, float, float]  # label, start_s, end_s, opacity
+
+
+def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classes: Sequence[str]) -> str:
+    """Return truth, ours and raw of one video over time.
+
+    As many of the best predictions as there are true segments, plus two; the fainter, the lower the score.
+    """
+    lanes: dict[str, list[Bar]] = {
+        "truth": [(str(a["label"]), float(a["segment"][0]), float(a["segment"][1]), 1.0) for a in record.annotations]
+    }
+    lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
+    labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
+    colour = {label: _PALETTE[i] if i < len(_PALETTE) else _GREY for i, label in enumerate(labels)}
+    with _figure(7.2, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
+        axes = figure.subplots()
+        for place, (name, bars) in enumerate(lanes.items()):
+            # Predictions overlap, so each has a strip of its own; true segments share one.
+            thickness = 0.7 if name == "truth" else 0.7 / max(1, len(bars))
+            for depth, (label, start_s, end_s, opacity) in enumerate(bars):
+                y = place if name == "truth" else place - 0.35 + (depth + 0.5) * thickness
+                axes.barh(y, end_s - start_s, thickness, left=start_s, color=colour[label], alpha=opacity)
+        axes.set_yticks(range(len(lanes)), list(lanes))
+        axes.invert_yaxis()
+        axes.set_xlim(0, record.duration_s)
+        axes.set_xlabel("seconds")
+        handles: list[Any] = [Patch(color=colour[label], label=_short(label, 30)) for label in labels]
+        figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=3)
+    return done[0]
+
+
+def _best_bars(found: VideoSegments, classes: Sequence[str], limit: int) -> list[Bar]:
+    best = list(zip(found.label_N, found.span_N2, found.score_N, strict=True))[:limit]
+    top = max((float(score) for _, _, score in best), default=1.0)
+    return [
+        (classes[int(c)], float(span[0]), float(span[1]), 0.25 + 0.75 * float(score) / top) for c, span, score in best
+    ]
+
+
+def _short(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"

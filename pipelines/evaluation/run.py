@@ -1,0 +1,85 @@
+"""One evaluation from config to logged report: open → measure → write → log to MLflow."""
+
+import logging
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra import storage
+from infra.cluster import connect, reject_relative_paths_in_job, require_resources
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.inputs import EvaluationInputs, open_inputs
+from pipelines.evaluation.measure import SplitResult, measure
+from pipelines.evaluation.metric_table import MetricRow, flat_metrics
+from pipelines.evaluation.outputs import (
+    classification_submission,
+    localisation_submission,
+    metrics_json,
+    sample_frame,
+    to_json,
+)
+from pipelines.evaluation.report import PlotConfig, render_report
+from pipelines.evaluation.run_log import log_evaluation, training_curves
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationOutcome:
+    """What an evaluation gave: the table's rows, where the files stand, the MLflow run that has them."""
+
+    rows: list[MetricRow]
+    output_uri: str
+    run_id: str
+    tracking_uri: str
+    duration_s: float
+
+
+def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
+    """Evaluate a checkpoint, write the report and log it.
+
+    Raises:
+        UserError: wrong input (see `open_inputs`), or a cluster without the resources.
+        ConservationError: a sample was lost or embedded twice; nothing is written.
+    """
+    started = time.monotonic()
+    reject_relative_paths_in_job({"output_uri": config.output_uri})
+    inputs = open_inputs(config)
+    with connect(config.cluster):
+        need = {"CPU": config.resources.num_cpus_per_actor, "GPU": config.resources.num_gpus_per_actor or 0.0}
+        count = config.resources.num_actors or 1
+        require_resources({name: value * count for name, value in need.items()}, what="resources.num_actors")
+        results = measure(config, inputs)
+    files = make_files(config, inputs, results)
+    output_uri = config.output_uri or inputs.output_uri
+    for name, content in files.items():
+        storage.atomic_write(storage.join(output_uri, name), content)
+    rows = [row for result in results for row in result.rows]
+    metrics = flat_metrics(rows)
+    tracker = log_evaluation(inputs, metrics, files, output_uri)
+    return EvaluationOutcome(rows, output_uri, tracker.run_id, tracker.uri, time.monotonic() - started)
+
+
+def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[SplitResult]) -> Mapping[str, bytes]:
+    """Return every file of the evaluation by name."""
+    curves = training_curves(inputs.tracking, inputs.run_id)
+    report = render_report(inputs, results, curves, PlotConfig(config.num_timelines, config.seed))
+    files = {"report.html": report.encode(), "metrics.json": to_json(metrics_json(config, inputs, results))}
+    for result in results:
+        files[f"samples_{result.split}.parquet"] = _parquet(result)
+        for name, submission in (
+            ("classification", classification_submission(result)),
+            ("localisation", localisation_submission(result)),
+        ):
+            if submission is not None:
+                files[f"predictions_{name}_{result.split}.json"] = to_json(submission)
+    return files
+
+
+def _parquet(result: SplitResult) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="hvlm-") as folder:
+        path = Path(folder) / "samples.parquet"
+        sample_frame(result).write_parquet(path)
+        return path.read_bytes()

@@ -1,0 +1,67 @@
+"""The evaluation in MLflow: metrics and files in the training's run, so that runs compare in the UI; its curves."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlflow.tracking import MlflowClient
+
+from infra import storage
+from infra.tracking import RunTracker, TrackingConfig, open_run, resolve_tracking_uri
+from pipelines.evaluation.inputs import EvaluationInputs
+from pipelines.evaluation.plots import Curves
+
+# Panels of the report: title -> the metrics that are drawn when the run has them.
+_PANELS: dict[str, tuple[str, ...]] = {
+    "loss": ("train/loss/total", "dev/loss/total"),
+    "dev retrieval": ("dev/video/text_to_video/recall_at_1", "dev/video/video_to_text/recall_at_1"),
+    "gradient norm": ("train/grad_norm",),
+    "learning rate": ("train/lr",),
+}
+
+
+def training_curves(tracking: TrackingConfig, run_id: str | None) -> dict[str, Curves]:
+    """Return the training's curves by panel; empty without a run, a panel is empty without its metrics."""
+    if run_id is None:
+        return {}
+    client = MlflowClient(resolve_tracking_uri(tracking))
+    existing = client.get_run(run_id).data.metrics
+    panels: dict[str, Curves] = {}
+    for title, names in _PANELS.items():
+        curves = {}
+        for name in (name for name in names if name in existing):
+            history = sorted(client.get_metric_history(run_id, name), key=lambda metric: metric.step)
+            curves[name] = [metric.step for metric in history], [metric.value for metric in history]
+        panels[title] = curves
+    return panels
+
+
+def log_evaluation(
+    inputs: EvaluationInputs, metrics: Mapping[str, float], files: Mapping[str, bytes], output_uri: str
+) -> RunTracker:
+    """Log metrics at the checkpoint's step and all files under `evaluation/step-…`; return the run's tracker.
+
+    Where the training's run is not on this server, a new run is made once per output and linked to checkpoint and
+    training.
+    """
+    step = inputs.checkpoint.step
+    folder = f"evaluation/step-{step:09d}"
+    if inputs.run_id is not None:
+        # Not `resumed`: evaluating a step again replaces its values instead of keeping the older ones.
+        tracker = RunTracker(resolve_tracking_uri(inputs.tracking), inputs.run_id)
+    else:
+        tracker = open_run(inputs.tracking, storage.join(output_uri, "mlflow_run.json"))
+        tracker.set_tags(
+            {"evaluation.checkpoint": inputs.checkpoint.uri, "evaluation.training_run": inputs.info.run_id}
+        )
+    tracker.log_metrics(metrics, step)
+    tracker.set_tags({"evaluation.report": storage.join(output_uri, "report.html"), "evaluation.step": step})
+    with tempfile.TemporaryDirectory(prefix="hvlm-") as temporary:
+        for name, content in files.items():
+            path = Path(temporary) / name
+            path.write_bytes(content)
+            tracker.log_file(str(path), folder)
+    tracker.flush()
+    if inputs.run_id is None:
+        tracker.finish("FINISHED")
+    return tracker
