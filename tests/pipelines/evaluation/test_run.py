@@ -1,0 +1,125 @@
+"""A whole evaluation through Ray: files, MLflow, figures; and the same evaluation again."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from mlflow.tracking import MlflowClient
+
+from hvlm.metrics.linear_probe import ProbeConfig
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.run import evaluate
+from pipelines.evaluation.spread import EvaluateResources
+from tests.pipelines.evaluation.planted_store import make_checkpoint
+
+RESOURCES = EvaluateResources(num_actors=2, videos_per_task=5)
+PROBE = ProbeConfig(l2_grid=(0.01, 0.1), max_iterations=50)
+
+
+@pytest.fixture(scope="module")
+def done(planted, tmp_path_factory, ray_cluster):
+    """One evaluation of the planted store, by several tests looked at."""
+    training = tmp_path_factory.mktemp("training")
+    make_checkpoint(planted[0], training)
+    config = EvaluateConfig(checkpoint=str(training), probe=PROBE, resources=RESOURCES, num_timelines=1)
+    return training, config, evaluate(config)
+
+
+def test_all_files_stand_beside_the_checkpoints(done):
+    training, _, outcome = done
+    assert outcome.output_uri == f"{training}/evaluation/step-000000002"
+    names = {path.name for path in Path(outcome.output_uri).iterdir()}
+    assert names == {
+        "report.html",
+        "metrics.json",
+        "samples_val.parquet",
+        "predictions_classification_val.json",
+        "predictions_localisation_val.json",
+    }
+
+
+def test_metrics_have_every_group_beside_raw_and_chance(done):
+    rows = {row.name: row for row in done[2].rows}
+    for name in (
+        "val/frame/temporal_consistency",
+        "val/level_1/temporal_consistency",
+        "val/video/linear_probe/labels/mean_ap",
+        "val/video/linear_probe/activity/hit_at_1",
+        "val/video/knn/labels/hit_at_3",
+        "val/frame/localisation/average_map",
+        "val/video/text_to_video/recall_at_1",
+        "val/clip/video_to_text/median_rank",
+    ):
+        assert rows[name].ours is not None, name
+        assert rows[name].raw is not None, name
+    # the rows separate the actions, a mean over them the pairs of actions, and never their order
+    assert rows["val/video/linear_probe/labels/mean_ap"].raw > 0.95
+    assert rows["val/video/linear_probe/activity/hit_at_1"].raw < 0.85
+    localisation = rows["val/frame/localisation/average_map"]
+    assert localisation.raw > 0.5 > localisation.floor >= 0
+    assert localisation.chance < 0.1
+    assert localisation.count == 24
+
+
+def test_metrics_json_says_where_everything_comes_from(done):
+    training, _, outcome = done
+    content = json.loads(Path(outcome.output_uri, "metrics.json").read_text())
+    assert content["run_id"] == outcome.run_id
+    assert content["splits"] == {"val": 12}
+    assert content["checkpoint"]["step"] == 2
+    assert content["store"]["encoders"].keys() == {"clip", "c3d"}
+    assert set(content["per_class_ap"]["val"]["localisation"]["ours"]) == {"bounce", "spin", "slide", "blink"}
+    assert all(row["count"] > 0 for row in content["metrics"])
+
+
+def test_samples_and_submission(done):
+    folder = Path(done[2].output_uri)
+    samples = pl.read_parquet(folder / "samples_val.parquet")
+    assert samples.height == samples["key"].n_unique() == 12
+    assert {"ours.text_to_video_rank", "raw.video_to_text_rank", "ours.top_labels", "raw.top_activity"} <= set(samples.columns)
+    submission = json.loads((folder / "predictions_localisation_val.json").read_text())
+    assert submission["version"] == "VERSION 1.3"
+    assert len(submission["results"]) == 12
+    first = next(iter(submission["results"].values()))[0]
+    assert first.keys() == {"label", "score", "segment"}
+
+
+def test_everything_is_in_the_trainings_run(done):
+    training, _, outcome = done
+    client = MlflowClient(f"sqlite:///{training}/mlflow.db")
+    run = client.get_run(outcome.run_id)
+    assert run.data.metrics["raw/val/frame/localisation/average_map"] > 0.5
+    assert "val/video/text_to_video/recall_at_1" in run.data.metrics
+    assert run.data.metrics["train/loss/total"] == 0.5
+    files = {file.path for file in client.list_artifacts(outcome.run_id, "evaluation/step-000000002")}
+    assert "evaluation/step-000000002/report.html" in files
+
+
+def test_the_same_evaluation_by_run_id_gives_the_same_files(done, tmp_path):
+    _, config, first = done
+    from infra.tracking import TrackingConfig
+
+    tracking = TrackingConfig(uri=f"sqlite:///{done[0]}/mlflow.db", experiment="test")
+    again = evaluate(
+        EvaluateConfig(
+            run_id=first.run_id,
+            output_uri=str(tmp_path / "again"),
+            probe=PROBE,
+            resources=EvaluateResources(num_actors=1, videos_per_task=48),
+            num_timelines=1,
+            tracking=tracking,
+        )
+    )
+    assert again.run_id == first.run_id
+    for name in ("metrics.json", "predictions_localisation_val.json"):
+        old, new = (json.loads(Path(place, name).read_text()) for place in (first.output_uri, again.output_uri))
+        assert _rounded(old) == _rounded(new)
+
+
+def _rounded(value):
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
