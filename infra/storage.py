@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from hvlm.errors import UserError
+from hvlm.errors import Reason, UserError, VideoError
 
 TEMP_MARK = ".tmp-"
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
@@ -155,6 +155,14 @@ def explain_os_error(error: OSError, uri: str) -> Exception:
             what=uri, got=error.strerror, expected="permission to write", do="change the permissions or the store's URI"
         )
     return error
+
+
+def unreadable(error: OSError | EOFError, uri: str) -> VideoError:
+    """Return why a source file could not be read: permanent only where reading is not allowed."""
+    denied = isinstance(error, PermissionError)
+    detail = error.strerror or error if isinstance(error, OSError) else error
+    reason = Reason.STORAGE_PERMANENT if denied else Reason.STORAGE_TRANSIENT
+    return VideoError(reason, f"cannot read {uri}: {detail}", permanent=denied)
 
 
 @contextmanager

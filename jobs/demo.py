@@ -7,25 +7,32 @@ Each step is the command that a user would type; the demo only runs them one aft
 """
 
 import argparse
-import json
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 STEPS = ("render", "extract", "train", "evaluate")
 
 
 def main() -> int:
     """Run the steps; the first that fails ends the demo with its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--smoke", action="store_true", help="a few videos and steps; takes a minute or two")
-    parser.add_argument("--root", default="runs", help="folder for videos, store, checkpoints, report and MLflow (default: runs)")
+    parser.add_argument(
+        "--root", default="runs", help="folder for videos, store, checkpoints, report and MLflow (default: runs)"
+    )
     arguments = parser.parse_args()
     size = "smoke" if arguments.smoke else "demo"
-    started = time.monotonic()
     for step in STEPS:
-        command = [sys.executable, "-m", f"jobs.{step}", "--config", f"jobs/configs/{step}_{size}.yaml", f"root={arguments.root}"]
+        command = [
+            sys.executable,
+            "-m",
+            f"jobs.{step}",
+            "--config",
+            f"jobs/configs/{step}_{size}.yaml",
+            f"root={arguments.root}",
+        ]
         print(f"\n$ python {' '.join(command[1:])}", flush=True)
         code = subprocess.run(command, check=False).returncode
         if code != 0:

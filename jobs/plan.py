@@ -1,6 +1,6 @@
 """What an extraction would do, and why; nothing is run or written.
 
-    python -m jobs.plan --config jobs/configs/extract_demo.yaml source.uri=/my/videos store_uri=/my/store
+python -m jobs.plan --config jobs/configs/extract_demo.yaml source.uri=/my/videos store_uri=/my/store
 """
 
 from jobs.entry import run_job

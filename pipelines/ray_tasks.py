@@ -9,7 +9,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def run_tasks(function: Callable[[T], R], inputs: Iterable[T], *, num_cpus: float = 1.0, max_in_flight: int = 256) -> Iterator[R]:
+def run_tasks(
+    function: Callable[[T], R], inputs: Iterable[T], *, num_cpus: float = 1.0, max_in_flight: int = 256
+) -> Iterator[R]:
     """Yield `function(x)` for every x, in completion order.
 
     A failed task is retried by Ray when its worker died; an exception of the function itself is raised here.

@@ -1,8 +1,9 @@
 """The row that travels through the extraction stages: one row per (video, segment), as Arrow columns.
 
-Each encoder has a group of columns named `{encoder}.…`. Frames are one flat binary value per row (uint8, shape (F, crop, crop, 3) by the
-encoder's view), so a batch is read without a copy and no Python object is pickled. A null `{encoder}.frames` means that this encoder needs
-nothing from the row; a non-null `error` means that the row has failed and only travels on to be counted.
+Each encoder has a group of columns named `{encoder}.…`. Frames are one flat binary value per row (uint8, shape (F,
+crop, crop, 3) by the encoder's view), so a batch is read without a copy and no Python object is pickled. A null
+`{encoder}.frames` means that this encoder needs nothing from the row; a non-null `error` means that the row has
+failed and only travels on to be counted.
 """
 
 import json
@@ -26,12 +27,17 @@ _FIXED = [
     ("num_frames_decoded", pa.int64()),
     (ERROR, pa.string()),
 ]
-_PER_ENCODER = [("frames", pa.large_binary()), ("features", pa.large_binary()), ("times", pa.binary()), ("timing", pa.string())]
+_PER_ENCODER = [
+    ("frames", pa.large_binary()),
+    ("features", pa.large_binary()),
+    ("times", pa.binary()),
+    ("timing", pa.string()),
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTiming:
-    """Where the rows of one encoder in one segment lie in time: row i of the video covers [offset_s + i·stride_s, … + clip_s)."""
+    """When the rows of one encoder in one segment are: row i covers [offset_s + i·stride_s, … + clip_s)."""
 
     row_start: int
     num_rows: int
@@ -81,7 +87,7 @@ def column(encoder: str, part: str) -> str:
 
 
 def row_table(encoders: Sequence[str], values: Mapping[str, Any]) -> pa.Table:
-    """Return a one-row table; columns that `values` does not name are null, numpy arrays become their bytes without a copy."""
+    """Return a one-row table; unnamed columns are null, numpy arrays become their bytes without a copy."""
     schema = segment_schema(encoders)
     return pa.table({field.name: _cell(values.get(field.name), field.type) for field in schema}, schema=schema)
 

@@ -25,12 +25,18 @@ class DecodeConfig(Config):
     """A long video is decoded in segments of this many seconds; one segment's frames are what a worker holds."""
 
     def __post_init__(self) -> None:
-        require(self.segment_s >= 1, what="decode.segment_s", got=self.segment_s, expected="at least 1 s", do="set e.g. segment_s: 60")
+        require(
+            self.segment_s >= 1,
+            what="decode.segment_s",
+            got=self.segment_s,
+            expected="at least 1 s",
+            do="set e.g. segment_s: 60",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractResources(Config):
-    """What each stage asks of the cluster. None means: chosen from the cluster (see `pipelines/extraction/resources.py`)."""
+    """What each stage asks of the cluster. None: chosen from the cluster (see `pipelines/extraction/resources.py`)."""
 
     decode_num_cpus: float = 1.0
     encoder_actors: int | None = None
@@ -41,10 +47,22 @@ class ExtractResources(Config):
     segments_per_tar: int = 16
 
     def __post_init__(self) -> None:
-        require(self.decode_num_cpus > 0, what="resources.decode_num_cpus", got=self.decode_num_cpus, expected="above 0", do="set e.g. 1")
+        require(
+            self.decode_num_cpus > 0,
+            what="resources.decode_num_cpus",
+            got=self.decode_num_cpus,
+            expected="above 0",
+            do="set e.g. 1",
+        )
         for name in ("encoder_actors", "encoder_threads", "segments_per_batch", "segments_per_tar"):
             value = getattr(self, name)
-            require(value is None or value >= 1, what=f"resources.{name}", got=value, expected="at least 1", do=f"set e.g. {name}: 1")
+            require(
+                value is None or value >= 1,
+                what=f"resources.{name}",
+                got=value,
+                expected="at least 1",
+                do=f"set e.g. {name}: 1",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +82,13 @@ class ExtractConfig(Config):
     retry_failed: bool = False
 
     def __post_init__(self) -> None:
-        require(bool(self.encoders), what="encoders", got="none", expected="at least one", do="add e.g. encoders: {clip: {kind: clip, …}}")
+        require(
+            bool(self.encoders),
+            what="encoders",
+            got="none",
+            expected="at least one",
+            do="add e.g. encoders: {clip: {kind: clip, …}}",
+        )
         for name in self.encoders:
             require(
                 re.fullmatch(r"[a-z][a-z0-9_]*", name) is not None,
@@ -80,4 +104,10 @@ class ExtractConfig(Config):
             expected="a fraction from 0 to 1",
             do="set e.g. 0.1",
         )
-        require(self.commit_interval_s > 0, what="commit_interval_s", got=self.commit_interval_s, expected="above 0", do="set e.g. 5")
+        require(
+            self.commit_interval_s > 0,
+            what="commit_interval_s",
+            got=self.commit_interval_s,
+            expected="above 0",
+            do="set e.g. 5",
+        )

@@ -2,8 +2,8 @@
 
     work rows ──1:N──► decode ──1:1──► encode (a pool per encoder) ──N:1 file──► stage ──► outcomes, to the driver
 
-Paths travel, never video bytes; frames travel as flat uint8 values in blocks of tens of MB. `CheckpointConfig`, `max_errored_blocks` and
-`write_webdataset` are not used: each can lose or double clips without an error (ray 2.60).
+Paths travel, never video bytes; frames travel as flat uint8 values in blocks of tens of MB. `CheckpointConfig`,
+`max_errored_blocks` and `write_webdataset` are not used: each can lose or double clips without an error (ray 2.60).
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,9 @@ from pipelines.extraction.resources import EncoderPool
 from pipelines.extraction.staging_stage import Stager
 from pipelines.extraction.work import rows_per_block
 
-BLOCK_BYTES = 32 * 2**20  # blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few
+BLOCK_BYTES = (
+    32 * 2**20
+)  # blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,8 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     dataset = dataset.map_batches(
         stages.decoder, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, num_cpus=resources.decode_num_cpus
     )
-    # 1:1, one actor pool per encoder: the model stays loaded. A batch of several segments fills the encoder's own batch.
+    # 1:1, one actor pool per encoder: the model stays loaded. A batch of several segments fills the encoder's own
+    # batch.
     for name, config in stages.encoders.items():
         dataset = dataset.map_batches(
             EncodeStage,

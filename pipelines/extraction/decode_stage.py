@@ -1,4 +1,5 @@
-"""Stage 1 of extraction, 1:N: a work row (a video, or a part of a long one) becomes its segments with the frames of every encoder.
+"""Stage 1 of extraction, 1:N: a work row (a video, or a part of a long one) becomes its segments with the frames of
+every encoder.
 
 A failure becomes one row with `error` set: it travels to the end and is counted there.
 """
@@ -16,7 +17,7 @@ from hvlm.video.index import VideoIndex, scan_video
 from hvlm.video.sampling import sample_frames
 from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView
-from infra.storage import local_copy
+from infra import storage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
 
 STAGE = "decode"
@@ -38,17 +39,25 @@ class Decoder:
     def _decode_work(self, work: dict[str, Any]) -> Iterator[pa.Table]:
         identity = {name: work[name] for name in ("video_id", "key", "content_hash")}
         try:
-            with local_copy(work["uri"]) as path:
-                index = _index(str(path), work["content_hash"])
-                segments = plan_segments(index, self.views, self.segment_s)
-                first = len(segments) * work["part"] // work["num_parts"]
-                end = len(segments) * (work["part"] + 1) // work["num_parts"]
-                for segment in segments[first:end]:
-                    needed = [n["encoder"] for n in work["needs"] if segment.segment_index not in n["staged_segments"]]
-                    if needed:
-                        yield self._decode_segment(identity, str(path), index, segment, needed)
+            yield from self._decode_file(work, identity)
         except VideoError as error:
-            yield row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})
+            yield self._failed(identity, error)
+        except OSError as error:
+            yield self._failed(identity, storage.unreadable(error, work["uri"]))
+
+    def _failed(self, identity: dict[str, Any], error: VideoError) -> pa.Table:
+        return row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})
+
+    def _decode_file(self, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
+        with storage.local_copy(work["uri"]) as path:
+            index = _index(str(path), work["content_hash"])
+            segments = plan_segments(index, self.views, self.segment_s)
+            first = len(segments) * work["part"] // work["num_parts"]
+            end = len(segments) * (work["part"] + 1) // work["num_parts"]
+            for segment in segments[first:end]:
+                needed = [n["encoder"] for n in work["needs"] if segment.segment_index not in n["staged_segments"]]
+                if needed:
+                    yield self._decode_segment(identity, str(path), index, segment, needed)
 
     def _decode_segment(
         self, identity: dict[str, Any], path: str, index: VideoIndex, segment: SegmentPlan, needed: list[str]

@@ -1,6 +1,7 @@
 """Stage 2 of extraction, 1:1, an actor pool per encoder: frames become features; frames are dropped here.
 
-A batch holds several segments of any videos, and the encoder sees all their clips as one array; every row gets back exactly its own rows.
+A batch holds several segments of any videos, and the encoder sees all their clips as one array; every row gets back
+exactly its own rows.
 """
 
 import logging
@@ -41,7 +42,9 @@ def encode_table(table: pa.Table, name: str, encoder: Encoder) -> pa.Table:
     try:
         outcome = _encode_rows(encoder, clips)
     except Exception as error:  # whatever a model raises: find the rows that cause it, spare the others
-        logger.warning("encoder %s failed on a batch of %d segments (%s); encoding them one by one", name, len(clips), error)
+        logger.warning(
+            "encoder %s failed on a batch of %d segments (%s); encoding them one by one", name, len(clips), error
+        )
         for row, clip in clips.items():
             outcome |= _encode_alone(encoder, row, clip)
     errors = table.column(ERROR).to_pylist()
@@ -85,7 +88,11 @@ def _encode_alone(encoder: Encoder, row: int, clips: np.ndarray) -> dict[int, by
     try:
         return _encode_rows(encoder, {row: clips})
     except Exception as error:  # this row is the cause: it becomes a quarantine row
-        return {row: VideoError(Reason.ENCODER_ERROR, f"{type(error).__name__}: {error}", permanent=not _out_of_memory(error))}
+        return {
+            row: VideoError(
+                Reason.ENCODER_ERROR, f"{type(error).__name__}: {error}", permanent=not _out_of_memory(error)
+            )
+        }
 
 
 def _checked(features: np.ndarray) -> bytes | VideoError:

@@ -1,4 +1,4 @@
-"""Row conservation of an extraction: every planned (video, encoder) ends staged whole or failed; anything else fails the job."""
+"""Row conservation: every planned (video, encoder) ends staged whole or failed; anything else fails the job."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -41,7 +41,9 @@ class Ledger:
             return  # another segment of it failed; what is staged stays for a retry
         segments = self.pending.get(video_id, {}).get(encoder)
         if segments is None or segment in segments:
-            raise RowConservationError(f"segment {segment} of video '{video_id}' by {encoder} came out twice or was never planned")
+            raise RowConservationError(
+                f"segment {segment} of video '{video_id}' by {encoder} came out twice or was never planned"
+            )
         segments.add(segment)
         self._num_segments[video_id] = row["num_segments"]
         if self._complete(video_id):

@@ -1,4 +1,4 @@
-"""What an extraction would do: the same listing, diff and plan as the job, but nothing is written and Ray is not started."""
+"""What an extraction would do: the same listing, diff and plan as the job; nothing is written, Ray is not started."""
 
 import os
 import random
@@ -33,10 +33,10 @@ class Preview:
     """A plan with its estimates.
 
     Args:
-        plan: as the job would make it; a new file that was not opened counts as new content.
-        tombstoned: videos that the source no longer lists.
-        num_unread: new or touched files that were not opened; their hours are the mean of the opened ones.
-        hours: of video to extract, estimated. rough_s: seconds that this machine would take, from timing a few videos; None if none could be timed.
+        plan: as the job would make it; a new file that was not opened counts as new content. tombstoned: videos that
+        the source no longer lists. num_unread: new or touched files that were not opened; their hours are the mean of
+        the opened ones. hours: of video to extract, estimated. rough_s: seconds that this machine would take, from
+        timing a few videos; None if none could be timed.
     """
 
     config: ExtractConfig
@@ -96,7 +96,14 @@ def _read_some(diff: SnapshotDiff) -> tuple[dict[str, dict[str, Any]], list[dict
     read = {row["video_id"]: identify(row) for row in rows}
     blank: dict[str, Any] = {name: "" if kind == pl.String() else None for name, kind in FAILURES.items()}
     failures = [
-        {**blank, "video_id": video_id, "content_hash": row["content_hash"] or "", "stage": "identify", "attempts": 1, **row["failure"]}
+        {
+            **blank,
+            "video_id": video_id,
+            "content_hash": row["content_hash"] or "",
+            "stage": "identify",
+            "attempts": 1,
+            **row["failure"],
+        }
         for video_id, row in read.items()
         if row["failure"]
     ]
@@ -107,18 +114,25 @@ def _videos_after(videos: pl.DataFrame, diff: SnapshotDiff, read: dict[str, dict
     """Return the snapshot as it would be; a file that was not opened gets a content hash that no other content has."""
     blank = dict.fromkeys(VIDEOS)
     new = [
-        {**blank, "state": "live", "snapshot": 0, **{k: v for k, v in read.get(row["video_id"], row).items() if k in VIDEOS}}
+        {
+            **blank,
+            "state": "live",
+            "snapshot": 0,
+            **{k: v for k, v in read.get(row["video_id"], row).items() if k in VIDEOS},
+        }
         for row in diff.to_hash.to_dicts()
     ]
     for row in new:
         row["content_hash"] = row["content_hash"] or f"unread:{row['uri']}"
     replaced = pl.concat([pl.DataFrame(new, schema=VIDEOS), diff.relabelled.select(list(VIDEOS))])
-    kept = videos.join(pl.concat([replaced.select("video_id"), diff.gone.select("video_id")]), on="video_id", how="anti")
+    kept = videos.join(
+        pl.concat([replaced.select("video_id"), diff.gone.select("video_id")]), on="video_id", how="anti"
+    )
     return pl.concat([kept.select(list(VIDEOS)), replaced])
 
 
 def _rough_seconds(config: ExtractConfig, plan: Plan, hours: float) -> float | None:
-    """Return how long this machine would take, from decoding and encoding the first segment of a few planned videos on one core."""
+    """Return how long this machine would take, from decoding and encoding the first segment of a few videos."""
     todo = plan.todo.filter(pl.col("duration_s").is_not_null())
     if todo.is_empty():
         return None

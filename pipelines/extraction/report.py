@@ -24,7 +24,9 @@ def plan_table(plan: Plan) -> str:
     for status in STATUSES:
         numbers = [plan.counts[name][status] for name in encoders]
         if any(numbers):
-            lines.append(f"  {status:<14}" + "".join(f"{n:>{max(width, 8) + 2}}" for n in numbers) + f"   {_MEANING[status]}")
+            lines.append(
+                f"  {status:<14}" + "".join(f"{n:>{max(width, 8) + 2}}" for n in numbers) + f"   {_MEANING[status]}"
+            )
     return "\n".join(lines)
 
 
@@ -42,7 +44,10 @@ def preview_report(preview: Preview) -> str:
         rough = "unknown" if preview.rough_s is None else f"{_span(preview.rough_s)} on this machine"
         lines.append(f"to extract: {plan.todo.height} videos, {preview.hours:.2f} h of video, rough time {rough}")
     if preview.num_unread:
-        lines.append(f"  {preview.num_unread} new files were not opened: hours are the mean of those that were; moved files are found by the run")
+        lines.append(
+            f"  {preview.num_unread} new files were not opened: "
+            "their hours are the mean of those that were; the run itself finds moved files"
+        )
     return "\n".join(lines)
 
 
@@ -51,7 +56,8 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
     snapshot, published = report.snapshot, report.published
     lines = [
         f"extraction into {store_uri}",
-        f"  snapshot   {snapshot.new} new, {snapshot.changed} changed, {snapshot.renamed} renamed, {snapshot.tombstoned} gone, "
+        f"  snapshot   {snapshot.new} new, {snapshot.changed} changed, {snapshot.renamed} renamed, "
+        f"{snapshot.tombstoned} gone, "
         f"{snapshot.unchanged} unchanged, {snapshot.failed} unreadable, {snapshot.rejected} rejected",
     ]
     if report.plan.todo.is_empty():

@@ -1,8 +1,9 @@
 """Chooses what each stage asks of the cluster where the config leaves it open.
 
-"This laptop" (no GPU): decode tasks take 1 CPU each, so one runs per core; encoder actors take no logical CPU, because one that reserves
-even 0.1 CPU leaves a 2-core machine with a single decode (measured: 0.38 of the raw decode limit instead of 0.66 to 0.76).
-"8-GPU node": one actor of each encoder per GPU, sharing it in equal parts; decode fills the CPUs.
+"This laptop" (no GPU): decode tasks take 1 CPU each, so one runs per core; encoder actors take no logical CPU,
+because one that reserves even 0.1 CPU leaves a 2-core machine with a single decode (measured: 0.38 of the raw decode
+limit instead of 0.66 to 0.76). "8-GPU node": one actor of each encoder per GPU, sharing it in equal parts; decode
+fills the CPUs.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The extraction job's driver: snapshot → plan → decode, encode, stage (Ray Data) → publish.
 
-The driver alone writes the catalog: one commit every few seconds, never one per video. Killed at any moment, the next run sweeps what was
-not committed and goes on with what is missing. With nothing to do, Ray is not even started.
+The driver alone writes the catalog: one commit every few seconds, never one per video. Killed at any moment, the next
+run sweeps what was not committed and goes on with what is missing. With nothing to do, Ray is not even started.
 """
 
 import json
@@ -62,7 +62,7 @@ class ExtractReport:
 
 
 def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
-    """Return each encoder's fingerprint, dimension and identity. Decoder and sampling are part of it: they shape the features."""
+    """Return each encoder's fingerprint, dimension and identity; decoder and sampling are part of it."""
     backend = get_backend(config.decode.backend)
     columns = {}
     for name, encoder in config.encoders.items():
@@ -181,7 +181,8 @@ class _Run:
         failed = self.reasons.total() + in_wave
         if failed > BUDGET_FROM and failed > self.config.max_failed_fraction * planned:
             raise ErrorBudgetExceeded(
-                f"{failed} of {planned} planned videos failed, more than max_failed_fraction={self.config.max_failed_fraction} allows; "
+                f"{failed} of {planned} planned videos failed, "
+                f"more than max_failed_fraction={self.config.max_failed_fraction} allows; "
                 f"what was staged stays. Reasons so far: {dict(self.reasons)}; see `failures` in the store's catalog"
             )
 
@@ -254,5 +255,3 @@ def layout_of(config: ExtractConfig) -> str:
 
 def _identify_batch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [identify(row) for row in rows]
-
-

@@ -1,6 +1,8 @@
-"""Stage 3 of extraction, N:1 file: the features of a batch of segments go into one staging tar; one JSON outcome leaves per thing done.
+"""Stage 3 of extraction, N:1 file: the features of a batch of segments go into one staging tar; one JSON outcome
+leaves per thing done.
 
-An outcome is either a staged (segment, encoder), with its place in the tar, or a failed segment. The driver commits them to the catalog.
+An outcome is either a staged (segment, encoder), with its place in the tar, or a failed segment. The driver commits
+them to the catalog.
 """
 
 import json

@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-SEGMENTS_PER_ROW = 8  # one work row's share of a long video: scanning the file once per 8 segments costs little, and 3 h still spread widely
+# One work row's share of a long video: scanning the file once per 8 segments costs little, and 3 h still spread widely.
+SEGMENTS_PER_ROW = 8
 
 WORK_SCHEMA = pa.schema(
     [
@@ -24,7 +25,8 @@ WORK_SCHEMA = pa.schema(
 def work_table(todo: pl.DataFrame, segment_s: float) -> pa.Table:
     """Return the work rows of the planned videos, longest first, so that no long video is left for the end.
 
-    The number of parts follows the probed duration and is only a matter of speed: the decode stage divides the true segments by it.
+    The number of parts follows the probed duration and is only a matter of speed: the decode stage divides the true
+    segments by it.
     """
     rows: list[dict[str, Any]] = []
     for video in todo.sort(["duration_s", "video_id"], descending=[True, False], nulls_last=True).iter_rows(named=True):

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hvlm.errors import Reason, VideoError
+from hvlm.errors import VideoError
 from hvlm.video.index import probe_video
 from infra import storage
 from pipelines.store.catalog import FeatureStore
@@ -102,13 +102,14 @@ def identify(row: Mapping[str, Any]) -> dict[str, Any]:
             probe = probe_video(str(path))
         result |= {name: getattr(probe, name) for name in PROBE_COLUMNS}
     except VideoError as error:
-        result["failure"] = {"reason": str(error.reason), "message": error.message, "permanent": error.permanent}
+        result["failure"] = _failure(error)
     except (OSError, EOFError) as error:
-        denied = isinstance(error, PermissionError)
-        reason = Reason.STORAGE_PERMANENT if denied else Reason.STORAGE_TRANSIENT
-        message = f"cannot read {row['uri']}: {error.strerror or error if isinstance(error, OSError) else error}"
-        result["failure"] = {"reason": str(reason), "message": message, "permanent": denied}
+        result["failure"] = _failure(storage.unreadable(error, row["uri"]))
     return result
+
+
+def _failure(error: VideoError) -> dict[str, Any]:
+    return {"reason": str(error.reason), "message": error.message, "permanent": error.permanent}
 
 
 def content_hash(uri: str, size_bytes: int, kind: str) -> str:

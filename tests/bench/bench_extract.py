@@ -1,4 +1,5 @@
-"""Extraction speed beside its limits, all measured in one run: `python -m tests.bench.bench_extract` (part of `make bench`).
+"""Extraction speed beside its limits, all measured in one run: `python -m tests.bench.bench_extract` (part of `make
+bench`).
 
 Per regime (encoder-bound: ViT-B-32; decode-bound: the tiny CLIP) it prints frames/s of
   job       python -m jobs.extract's own pipeline on an embedded Ray, start-up subtracted and shown apart
@@ -35,7 +36,14 @@ from pipelines.store.sources import SourceConfig
 from tests.bench.record import record
 
 TINY = "jobs/configs/models/tiny_clip.json"
-PLAYABLE = ("kinetics_test.mp4", "arm_wrestling.mp4", "ucf_test.avi", "flipping_a_pancake.mkv", "nasa_13013.mp4", "av1_video.mkv")
+PLAYABLE = (
+    "kinetics_test.mp4",
+    "arm_wrestling.mp4",
+    "ucf_test.avi",
+    "flipping_a_pancake.mkv",
+    "nasa_13013.mp4",
+    "av1_video.mkv",
+)
 FPS = 1.0
 
 
@@ -76,7 +84,10 @@ def _decode_one(arguments: tuple[str, str, ClipConfig]) -> int:
     path, backend, clip = arguments
     views = {"clip": describe_encoder(clip).view}
     index = scan_video(path)
-    return sum(len(decode_views(path, backend, s, views, index.stream_index, index.rotation)["clip"]) for s in plan_segments(index, views, 60.0))
+    return sum(
+        len(decode_views(path, backend, s, views, index.stream_index, index.rotation)["clip"])
+        for s in plan_segments(index, views, 60.0)
+    )
 
 
 def raw_decode(folder: Path, clip: ClipConfig, backend: str, processes: int) -> float:
@@ -109,7 +120,9 @@ class PlainEncoder:
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         features = self.encoder.encode(np.stack(list(batch["frame"]))[:, None])
-        keys = [f"{Path(path).stem}_{index:06d}" for path, index in zip(batch["path"], batch["frame_index"], strict=True)]
+        keys = [
+            f"{Path(path).stem}_{index:06d}" for path, index in zip(batch["path"], batch["frame_index"], strict=True)
+        ]
         return {"__key__": np.array(keys), "npy": features}
 
 
@@ -119,7 +132,9 @@ def time_plain(folder: Path, root: Path, clip: ClipConfig) -> tuple[float, int]:
     out = root / "plain"
     start = time.perf_counter()
     videos = ray.data.read_videos(str(folder), fps=int(FPS), resize=(crop, crop), include_paths=True)
-    encoded = videos.map_batches(PlainEncoder, fn_constructor_args=(clip,), batch_size=clip.batch_size, concurrency=1, num_cpus=0.1)
+    encoded = videos.map_batches(
+        PlainEncoder, fn_constructor_args=(clip,), batch_size=clip.batch_size, concurrency=1, num_cpus=0.1
+    )
     encoded.write_webdataset(str(out))
     seconds = time.perf_counter() - start
     frames = sum(1 for _ in ray.data.read_webdataset(str(out)).iter_rows())
@@ -163,7 +178,14 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
         "job_over_plain": float(np.median([r["job_fps"] / r["plain_fps"] for r in rounds])),
         "plain_over_limit": float(np.median([r["plain_fps"] / r["limit_fps"] for r in rounds])),
     }
-    return {"regime": regime, "backend": options.backend, "frames": frames, "rounds": options.rounds, **median, **ratios}
+    return {
+        "regime": regime,
+        "backend": options.backend,
+        "frames": frames,
+        "rounds": options.rounds,
+        **median,
+        **ratios,
+    }
 
 
 def main() -> None:
@@ -172,13 +194,25 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--backend", default="pyav", choices=("pyav", "decord"))
     parser.add_argument("--rendered", default="runs/smoke/videos", help="folder with rendered videos to mix in")
-    parser.add_argument("--copies", type=int, nargs=2, default=(3, 40), help="copies of each video: encoder-bound, decode-bound")
+    parser.add_argument(
+        "--copies", type=int, nargs=2, default=(3, 40), help="copies of each video: encoder-bound, decode-bound"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.cores)
     sampling = SamplingConfig(kind="fps", fps=FPS)
     regimes = [
-        measure("encoder-bound (ViT-B-32)", ClipConfig(model="ViT-B-32", pretrained="random", sampling=sampling), options.copies[0], options),
-        measure("decode-bound (tiny CLIP)", ClipConfig(model=TINY, pretrained="random", sampling=sampling), options.copies[1], options),
+        measure(
+            "encoder-bound (ViT-B-32)",
+            ClipConfig(model="ViT-B-32", pretrained="random", sampling=sampling),
+            options.copies[0],
+            options,
+        ),
+        measure(
+            "decode-bound (tiny CLIP)",
+            ClipConfig(model=TINY, pretrained="random", sampling=sampling),
+            options.copies[1],
+            options,
+        ),
     ]
     print(json.dumps(record("bench_extract", regimes), indent=2))
 

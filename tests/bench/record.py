@@ -11,13 +11,21 @@ from typing import Any
 
 def record(name: str, figures: list[dict[str, Any]], folder: str = "runs/bench") -> dict[str, Any]:
     """Write `{folder}/{name}.json`, print the figures as a table, and return the whole record."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    commit = (
+        subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+        or "unknown"
+    )
     dirty = bool(subprocess.run(["git", "status", "--porcelain"], capture_output=True, text=True, check=False).stdout)
     whole = {
         "name": name,
         "command": " ".join(sys.orig_argv),
         "commit": commit + (" (with uncommitted changes)" if dirty else ""),
-        "hardware": {"cpu": _cpu_model(), "cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
+        "hardware": {
+            "cpu": _cpu_model(),
+            "cores": os.cpu_count(),
+            "platform": platform.platform(),
+            "python": platform.python_version(),
+        },
         "figures": figures,
     }
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -30,7 +38,9 @@ def record(name: str, figures: list[dict[str, Any]], folder: str = "runs/bench")
 
 
 def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or "unknown"

@@ -5,7 +5,15 @@ import pyarrow as pa
 import pytest
 
 from hvlm.errors import Reason, VideoError
-from pipelines.extraction.columns import Failure, RowTiming, column, frames_of, replace_column, row_table, segment_schema
+from pipelines.extraction.columns import (
+    Failure,
+    RowTiming,
+    column,
+    frames_of,
+    replace_column,
+    row_table,
+    segment_schema,
+)
 
 
 def test_frames_come_back_without_a_copy() -> None:

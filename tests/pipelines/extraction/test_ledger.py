@@ -9,7 +9,10 @@ from pipelines.extraction.ledger import Ledger, RowConservationError
 def todo(*videos: tuple[str, dict[str, list[int]]]) -> pl.DataFrame:
     return pl.DataFrame(
         [
-            {"video_id": video_id, "needs": [{"encoder": name, "staged_segments": done} for name, done in needs.items()]}
+            {
+                "video_id": video_id,
+                "needs": [{"encoder": name, "staged_segments": done} for name, done in needs.items()],
+            }
             for video_id, needs in videos
         ],
         schema={

@@ -1,0 +1,70 @@
+"""The decode stage: work rows in, segments with frames out; a failure is a row."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from hvlm.errors import Reason
+from hvlm.video.sampling import SamplingConfig
+from hvlm.video.views import FrameView
+from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of
+from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.work import WORK_SCHEMA
+from tests.pipelines.extraction.conftest import write_video
+
+VIEWS = {
+    "a": FrameView(sampling=SamplingConfig(fps=2.0), resize=16, crop=16),
+    "b": FrameView(sampling=SamplingConfig(fps=5.0), clip_frames=4, clip_stride=2, resize=8, crop=8),
+}
+DECODER = Decoder(backend="pyav", segment_s=2.0, views=VIEWS)
+
+
+def work(path: Path, part: int = 0, num_parts: int = 1, **staged: list[int]) -> pa.Table:
+    needs = [{"encoder": name, "staged_segments": done} for name, done in staged.items()]
+    row = {
+        "video_id": "v",
+        "key": "v",
+        "uri": str(path),
+        "content_hash": "h",
+        "part": part,
+        "num_parts": num_parts,
+        "needs": needs,
+    }
+    return pa.Table.from_pylist([row], schema=WORK_SCHEMA)
+
+
+def test_every_segment_carries_the_frames_of_every_encoder(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+    tables = list(DECODER(work(path, a=[], b=[])))
+    assert [table.column("segment_index")[0].as_py() for table in tables] == [0, 1, 2]
+    assert {table.column("num_segments")[0].as_py() for table in tables} == {3}
+    timings = [RowTiming.from_json(table.column(column("a", "timing"))[0].as_py()) for table in tables]
+    assert [(t.row_start, t.num_rows) for t in timings] == [(0, 4), (4, 4), (8, 2)]
+    frames = frames_of(tables[0], "a", 0, 16)
+    assert frames is not None and frames.shape == (4, 16, 16, 3)
+
+
+def test_parts_divide_the_segments(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+    parts = [
+        [t.column("segment_index")[0].as_py() for t in DECODER(work(path, part, 2, a=[], b=[]))] for part in (0, 1)
+    ]
+    assert parts == [[0], [1, 2]]
+
+
+def test_staged_segments_are_not_decoded_again(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+    tables = list(DECODER(work(path, a=[0, 1], b=[0])))
+    assert [table.column("segment_index")[0].as_py() for table in tables] == [1, 2]
+    assert frames_of(tables[0], "a", 0, 16) is None
+    assert frames_of(tables[0], "b", 0, 8) is not None
+
+
+def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.mp4"
+    empty.write_bytes(b"")
+    for path in (empty, tmp_path / "missing.mp4"):
+        (table,) = DECODER(work(path, a=[], b=[]))
+        failure = Failure.from_json(table.column(ERROR)[0].as_py())
+        assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
+        assert table.column("video_id")[0].as_py() == "v"

@@ -1,0 +1,168 @@
+"""The extraction job end to end on an embedded Ray: bad videos never stop the others, and nothing is done twice."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from hvlm.errors import UserError
+from pipelines.extraction import run as run_module
+from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.ledger import RowConservationError
+from pipelines.extraction.preview import preview
+from pipelines.extraction.run import ErrorBudgetExceeded, encoder_columns, extract
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.store.verify import verify_store
+from tests.pipelines.extraction.conftest import write_video
+
+Config = Callable[..., ExtractConfig]
+GOOD = ["long one", "v0", "v1", "v2"]
+
+
+def test_good_videos_land_bad_ones_are_in_quarantine_and_a_second_run_does_nothing(
+    ray_cluster: None, config: Config, videos: Path
+) -> None:
+    report = extract(config())
+    assert report.num_done == 4 and report.published.published == 4
+    store = FeatureStore.open(config().store_uri)
+    reasons = dict(store.failures().select("video_id", "reason").iter_rows())
+    assert set(reasons) == {"empty", "cut"} and reasons["empty"] == "unreadable"
+    manifest = open_manifest(config().store_uri)
+    assert sorted(manifest.frame["video_id"]) == GOOD
+    for row in manifest.frame.iter_rows(named=True):
+        seconds = 5 if row["video_id"] == "long one" else 2
+        clip, meta = read_sample(config().store_uri, row, "clip")
+        c3d, c3d_meta = read_sample(config().store_uri, row, "c3d")
+        assert clip.shape == (seconds * 4, 128) and clip.dtype == np.float16
+        assert c3d.shape == ((seconds * 10 - 16) // 8 + 1, 32)
+        assert meta.video_id == row["video_id"] and meta.timestamps_s[:3] == pytest.approx([0.0, 0.2, 0.5])
+        assert (c3d_meta.stride_s, c3d_meta.clip_s, c3d_meta.offset_s) == pytest.approx((0.8, 1.6, 0.0))
+    assert verify_store(config().store_uri).ok
+
+    bytes_before = {path: path.read_bytes() for path in Path(config().store_uri).rglob("*.tar")}
+    again = extract(config())
+    assert again.plan.todo.is_empty() and again.published.published == 0 and again.published.already_published == 4
+    assert {path: path.read_bytes() for path in Path(config().store_uri).rglob("*.tar")} == bytes_before
+
+
+def test_segments_join_to_the_features_of_the_whole_video(ray_cluster: None, config: Config, tmp_path: Path) -> None:
+    extract(config())
+    whole = config(store_uri=str(tmp_path / "whole-store"), decode={"segment_s": 3600.0})
+    extract(whole)
+    cut, uncut = open_manifest(config().store_uri), open_manifest(whole.store_uri)
+    for encoder in ("clip", "c3d"):
+        for a, b in zip(cut.rows(encoder).to_dicts(), uncut.rows(encoder).to_dicts(), strict=True):
+            assert a["video_id"] == b["video_id"]
+            one, one_meta = read_sample(cut.store_uri, a)
+            other, other_meta = read_sample(uncut.store_uri, b)
+            np.testing.assert_allclose(one.astype(np.float32), other.astype(np.float32), atol=2e-2)
+            assert one_meta.timestamps_s == other_meta.timestamps_s
+
+
+def test_a_run_that_dies_half_way_is_continued(
+    ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committed = []
+    original = FeatureStore.commit_staged
+
+    def die_after_two(self: FeatureStore, rows: list[dict[str, object]]) -> None:
+        original(self, rows)
+        committed.append(len(rows))
+        if len(committed) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FeatureStore, "commit_staged", die_after_two)
+        with pytest.raises(KeyboardInterrupt):
+            extract(config(commit_interval_s=0.001))
+    store = FeatureStore.open(config().store_uri)
+    staged_before = store.staged().height
+    assert staged_before == sum(committed) and store.samples().is_empty()
+    report = extract(config())
+    assert sorted(open_manifest(config().store_uri).frame["video_id"]) == GOOD
+    assert report.num_frames < 2 * 11 * 20 and verify_store(config().store_uri).ok
+
+
+def test_new_and_changed_videos_are_the_only_work(ray_cluster: None, config: Config, videos: Path) -> None:
+    extract(config())
+    write_video(videos / "new.mp4", seed=20)
+    write_video(videos / "v0.mp4", seconds=3.0, seed=21)
+    (videos / "v1.mp4").unlink()
+    seen = preview(config())
+    assert seen.plan.counts["clip"] | {"failed_before": 0} == {
+        **dict.fromkeys(seen.plan.counts["clip"], 0),
+        "new": 1,
+        "changed": 1,
+        "done": 2,
+    }
+    assert seen.tombstoned == 1
+    report = extract(config())
+    assert sorted(report.plan.todo["video_id"]) == ["new", "v0"]
+    manifest = open_manifest(config().store_uri)
+    assert sorted(manifest.frame["video_id"]) == ["long one", "new", "v0", "v2"]
+    assert dict(manifest.frame.select("video_id", "clip.num_rows").iter_rows())["v0"] == 12
+
+
+def test_another_encoder_setting_makes_only_that_encoder_stale(ray_cluster: None, config: Config) -> None:
+    extract(config())
+    values = {
+        "clip": config().encoders["clip"],
+        "c3d": {"kind": "c3d", "weights": "random", "fps": 10.0, "stride_frames": 4, "width": 0.0625, "fc_dim": 32},
+    }
+    report = extract(
+        config(
+            encoders={
+                "clip": {
+                    "kind": "clip",
+                    "model": "jobs/configs/models/tiny_clip.json",
+                    "pretrained": "random",
+                    "sampling": {"kind": "fps", "fps": 4.0},
+                },
+                "c3d": values["c3d"],
+            }
+        )
+    )
+    assert report.plan.counts["clip"]["done"] == 4 and report.plan.counts["c3d"]["stale"] == 4
+    assert {need["encoder"] for needs in report.plan.todo["needs"] for need in needs} == {"c3d"}
+    manifest = open_manifest(config().store_uri)
+    assert manifest.num_incomplete == 0 and manifest.frame.height == 4
+    first = manifest.frame.select(
+        pl.col("clip.shard").str.split("/").list.last() == pl.col("c3d.shard").str.split("/").list.last()
+    )
+    assert first.to_series().all()
+
+
+def test_a_lost_row_fails_the_job(ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = run_module.extraction_dataset
+
+    def lossy(work, stages):  # type: ignore[no-untyped-def]
+        return original(work, stages).limit(3)
+
+    monkeypatch.setattr(run_module, "extraction_dataset", lossy)
+    with pytest.raises(RowConservationError, match="neither came out nor failed"):
+        extract(config())
+    assert FeatureStore.open(config().store_uri).samples().is_empty()
+
+
+def test_the_error_budget_ends_the_run(ray_cluster: None, config: Config, videos: Path) -> None:
+    for number in range(12):
+        whole = write_video(videos / "whole.mp4", seconds=3.0, seed=number).read_bytes()
+        (videos / f"cut{number}.mp4").write_bytes(whole[:-1500] + bytes(700))
+    with pytest.raises(ErrorBudgetExceeded, match=r"max_failed_fraction=0\.1"):
+        extract(config(max_failed_fraction=0.1))
+
+
+def test_more_gpus_than_the_cluster_has_is_said_at_once(ray_cluster: None, config: Config) -> None:
+    with pytest.raises(UserError, match="GPU"):
+        extract(config(resources={"encoder_num_gpus": 1.0, "encoder_actors": 4}))
+
+
+def test_fingerprints_follow_what_shapes_the_features(config: Config) -> None:
+    base = encoder_columns(config())
+    other_decoder = encoder_columns(config(decode={"segment_s": 2.0, "backend": "decord"}))
+    longer = encoder_columns(config(decode={"segment_s": 4.0}))
+    assert base["clip"].fingerprint != other_decoder["clip"].fingerprint
+    assert base["clip"].fingerprint == longer["clip"].fingerprint
