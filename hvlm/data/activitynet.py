@@ -122,7 +122,7 @@ def _read_video(video_id: str, entry: Any, origin: str, problems: list[tuple[str
         duration = None
     lists: dict[str, list[dict[str, Any]]] = {}
     for name, text_key in (("annotations", "label"), ("captions", "text")):
-        items = entry.get(name) or []
+        items = [] if entry.get(name) is None else entry[name]
         if not isinstance(items, list):
             raise _wrong(f"{where}, {name}", type(items).__name__, "a list")
         read = (_read_item(item, text_key, f"{where}, {name}[{index}]", duration) for index, item in enumerate(items))

@@ -61,7 +61,8 @@ def assign_split(video_id: str, subset: str | None, config: SplitConfig) -> str:
     Raises:
         UserError: a subset with an unknown name.
     """
-    share = int(hashlib.sha256(f"split:{config.seed}:{video_id}".encode()).hexdigest()[:16], 16) / 2**64
+    digest = hashlib.sha256(f"split:{config.seed}:{video_id}".encode()).digest()
+    share = int.from_bytes(digest[:8], "big") / 2**64
     if subset is None:
         if share < config.val_fraction:
             return "val"

@@ -23,6 +23,7 @@ _FORMAT = "hierarchicalvlm feature store"
 _RETENTION = "interval 3650 days"
 # Failure rows of the same cause are one failure with several attempts.
 _FAILURE_KEY = ["video_id", "uri", "stage", "content_hash", "encoder", "fingerprint"]
+_NOT_FOR_PLANNING = ("metadata_json", "stamp", "shard", "shard_sha256", "sample_sha256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,13 @@ class FeatureStore:
             _FAILURE_KEY, keep="last", maintain_order=True
         )
 
-    def frames(self) -> StoreFrames:
-        """Return the four tables as planning and publishing read them."""
-        return StoreFrames(self.videos(), self.staged(), self.samples(), self.failures())
+    def frames(self, full: bool = False) -> StoreFrames:
+        """Return the four tables; unless `full`, without the long columns that planning does not read."""
+        videos = self.videos([name for name in TABLES["videos"] if full or name not in _NOT_FOR_PLANNING])
+        samples = self._scan("samples")
+        if not full:
+            samples = samples.drop(name for name in SAMPLES if name in _NOT_FOR_PLANNING)
+        return StoreFrames(videos, self.staged(), samples.collect(), self.failures())
 
     def samples_version(self) -> int:
         """Return the version of `samples` that a training run records."""

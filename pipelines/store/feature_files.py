@@ -3,7 +3,7 @@
 import re
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -114,13 +114,19 @@ class FeatureReader:
         if not self.is_hdf5:
             yield
             return
-        try:
-            with storage.local_copy(self._uri) as path, h5py.File(path, "r") as self._hdf5:
+        with ExitStack() as stack:
+            try:
+                path = stack.enter_context(storage.local_copy(self._uri))
+                self._hdf5 = stack.enter_context(h5py.File(path, "r"))
+            except OSError as error:
+                expected = "an existing, readable HDF5 file"
+                raise UserError(
+                    what="features_uri", got=f"{self._uri} ({error})", expected=expected, do="check it"
+                ) from error
+            try:
                 yield
-        except FileNotFoundError as error:
-            raise UserError(what="features_uri", got=self._uri, expected="an existing file", do="check it") from error
-        finally:
-            self._hdf5 = None
+            finally:
+                self._hdf5 = None
 
     def read(self, uri: str) -> npt.NDArray[Any]:
         """Return the array as it is stored.

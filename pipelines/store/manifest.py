@@ -81,7 +81,7 @@ def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version
         mine = mine.rename({column: f"{name}.{column}" for column in _PER_ENCODER})
         frame = mine if frame is None else frame.join(mine, on=_SHARED, how="inner")
     if frame is None:
-        frame = pl.DataFrame(schema=dict.fromkeys([*_SHARED, "duration_s"], pl.String))
+        frame = samples.clear().select(*_SHARED, "duration_s")
     else:
         first = next(iter(chosen))
         frame = frame.sort("split", "gen", f"{first}.shard", f"{first}.offset")

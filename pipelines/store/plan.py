@@ -104,29 +104,36 @@ def video_encoder_pairs(
 ) -> pl.DataFrame:
     """Return one row per (video of the snapshot, encoder): ids, metadata_hash, wanted_split, `status`, `blocked`."""
     wanted = _pairs_frame("fingerprint", fingerprints)
-    videos = frames.videos.select("video_id", "content_hash", "metadata_hash", "subset", "split")
-    pairs = videos.join(wanted, how="cross").with_columns(wanted_split=pl.lit(None, dtype=pl.String))
+    videos = frames.videos.select("video_id", "content_hash", "metadata_hash", wanted_split=pl.lit(None, pl.String))
     if splits is not None:
-        assigned = assigned_splits(frames.videos, splits)
-        pairs = pairs.drop("wanted_split").join(assigned, on="video_id")
+        videos = videos.drop("wanted_split").join(assigned_splits(frames.videos, splits), on="video_id")
+    pairs = videos.join(wanted, how="cross")
+    live = live_samples(frames.samples).select(*_PAIR, "metadata_hash", pl.col("split").alias("live_split"))
+    done = pairs.join(live, on=[*_PAIR, "metadata_hash"], how="inner")
+    done = done.filter(pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")))
+    # Usually nearly everything is done: the other statuses are worked out for the rest alone.
+    rest = pairs.join(done, on=_PAIR, how="anti")
+    columns = [*_PAIR, "metadata_hash", "wanted_split", "status", "blocked"]
+    done = done.with_columns(status=pl.lit("done"), blocked=pl.lit(False)).select(columns)
+    return pl.concat([done, _unfinished(rest, frames).select(columns)])
+
+
+def _unfinished(pairs: pl.DataFrame, frames: StoreFrames) -> pl.DataFrame:
+    """Add `status` and `blocked` (a permanent failure holds the video back) to the pairs that are not done."""
     pairs = _mark_published(pairs, frames.samples)
     pairs = _mark_staged(pairs, frames.staged)
     pairs = _mark_failed(pairs, frames.failures)
     blocked = pl.col("permanent").max().over("video_id").fill_null(False)
-    failed = pl.col("permanent").is_not_null() | blocked
     status = (
-        pl.when("is_done").then(pl.lit("done"))
-        .when("has_features").then(pl.lit("relabelled"))
+        pl.when("has_features").then(pl.lit("relabelled"))
         .when("is_staged").then(pl.lit("staged"))
-        .when(failed).then(pl.lit("failed_before"))
+        .when(pl.col("permanent").is_not_null() | blocked).then(pl.lit("failed_before"))
         .when("has_segments").then(pl.lit("partial"))
         .when("has_other_content").then(pl.lit("changed"))
         .when("has_other_fingerprint").then(pl.lit("stale"))
         .otherwise(pl.lit("new"))
     )  # fmt: skip
-    return pairs.with_columns(status=status, blocked=blocked).select(
-        *_PAIR, "metadata_hash", "wanted_split", "status", "blocked"
-    )
+    return pairs.with_columns(status=status, blocked=blocked)
 
 
 def assigned_splits(videos: pl.DataFrame, splits: SplitConfig) -> pl.DataFrame:
@@ -163,15 +170,14 @@ def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    live = live_samples(samples).select(*_PAIR, "metadata_hash", pl.col("split").alias("live_split"))
-    done = pairs.select(*_PAIR, "metadata_hash", "wanted_split").join(live, on=[*_PAIR, "metadata_hash"], how="inner")
-    done = done.filter(pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")))
-    published = samples.filter(pl.col("state") == "live")
+    published = samples.lazy().filter(pl.col("state") == "live")
+    mine = published.join(pairs.lazy().select("video_id").unique(), on="video_id", how="semi").collect()
+    current = pairs.select("video_id", "content_hash").unique()
+    same = published.join(current.lazy(), on="content_hash", how="semi").collect()
     marks = {
-        "is_done": (done, _PAIR),
-        "has_features": (published, ["content_hash", "encoder", "fingerprint"]),
-        "has_other_content": (published.join(pairs, on=["video_id", "content_hash"], how="anti"), ["video_id"]),
-        "has_other_fingerprint": (published, ["video_id", "content_hash", "encoder"]),
+        "has_features": (same, ["content_hash", "encoder", "fingerprint"]),
+        "has_other_content": (mine.join(current, on=["video_id", "content_hash"], how="anti"), ["video_id"]),
+        "has_other_fingerprint": (mine, ["video_id", "content_hash", "encoder"]),
     }
     for name, (frame, keys) in marks.items():
         pairs = pairs.join(frame.select(keys).unique().with_columns(pl.lit(True).alias(name)), on=keys, how="left")
@@ -179,6 +185,7 @@ def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mark_staged(pairs: pl.DataFrame, staged: pl.DataFrame) -> pl.DataFrame:
+    staged = staged.join(pairs, on=_PAIR, how="semi")
     for name, frame in (("has_segments", staged), ("is_staged", complete_staged(staged))):
         pairs = pairs.join(frame.select(_PAIR).unique().with_columns(pl.lit(True).alias(name)), on=_PAIR, how="left")
     return pairs.with_columns(pl.col("has_segments", "is_staged").fill_null(False))

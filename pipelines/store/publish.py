@@ -107,7 +107,7 @@ def publish(
         UserError: the disk is full.
     """
     version = store.samples_version()
-    frames = store.frames()
+    frames = store.frames(full=True)
     fingerprints = {name: column.fingerprint for name, column in encoders.items()}
     plan = plan_generation(frames, fingerprints, config.splits, config.target_shard_bytes)
     _check_conservation(frames, plan)

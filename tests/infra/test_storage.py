@@ -1,0 +1,106 @@
+import errno
+import os
+
+import fsspec
+import pytest
+
+from hvlm.errors import UserError
+from infra import storage
+
+
+@pytest.fixture(params=["local", "file", "memory"])
+def base(request, tmp_path):
+    if request.param == "memory":
+        fsspec.filesystem("memory").store.clear()
+        return "memory://bucket/a"
+    return str(tmp_path) if request.param == "local" else f"file://{tmp_path}"
+
+
+def test_write_read_range_list_remove(base):
+    uri = storage.join(base, "deep", "file.bin")
+    assert not storage.exists(uri)
+    storage.atomic_write(uri, b"0123456789")
+    assert storage.read_bytes(uri) == b"0123456789"
+    assert storage.read_range(uri, 3, 4) == b"3456"
+    assert storage.read_range(uri, 3, 0) == b""
+    assert [*storage.list_files(base)] == ["deep/file.bin"]
+    storage.atomic_write(uri, lambda file: file.write(b"streamed"))
+    with storage.local_copy(uri) as path:
+        assert path.read_bytes() == b"streamed"
+    storage.remove(uri)
+    storage.remove(uri)
+    assert storage.list_files(base) == {}
+
+
+def test_a_range_beyond_the_end_is_an_error(base):
+    uri = storage.join(base, "file.bin")
+    storage.atomic_write(uri, b"0123456789")
+    with pytest.raises(EOFError, match="2 of the 4 bytes"):
+        storage.read_range(uri, 8, 4)
+
+
+def test_a_failing_writer_leaves_the_old_file_and_no_other(base):
+    uri = storage.join(base, "file.bin")
+    storage.atomic_write(uri, b"old")
+
+    def fail(file):
+        file.write(b"half")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        storage.atomic_write(uri, fail)
+    assert storage.read_bytes(uri) == b"old"
+    assert [*storage.list_files(base)] == ["file.bin"]
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "permission")])
+def test_a_full_disk_is_a_user_error_and_leaves_nothing(tmp_path, number, words):
+    def full(file):
+        file.write(b"half")
+        raise OSError(number, os.strerror(number))
+
+    uri = str(tmp_path / "shard.tar")
+    with pytest.raises(UserError, match=words) as caught:
+        storage.atomic_write(uri, full)
+    assert caught.value.what == uri
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_really_full_disk():
+    with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"x")
+    assert isinstance(storage.explain_os_error(caught.value, "/dev/full"), UserError)
+
+
+def test_relative_paths_become_absolute_and_remote_ones_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute_uri("runs/store") == str(tmp_path / "runs/store")
+    assert storage.absolute_uri(f"file://{tmp_path}/a%20b") == f"{tmp_path}/a b"
+    assert storage.absolute_uri("s3://bucket/a/") == "s3://bucket/a"
+    assert storage.join("s3://bucket/a/", "/b", "c/") == "s3://bucket/a/b/c"
+
+
+def test_a_missing_driver_says_what_to_install(monkeypatch):
+    def no_driver(uri):
+        raise ImportError("Install s3fs")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", no_driver)
+    with pytest.raises(UserError, match=r"hvlm\[s3\]"):
+        storage.filesystem("s3://bucket/a")
+
+
+def test_an_unknown_scheme_is_a_user_error():
+    with pytest.raises(UserError, match="storage URI"):
+        storage.filesystem("nonsense://bucket/a")
+
+
+def test_a_remote_copy_is_removed_afterwards():
+    storage.atomic_write("memory://bucket/video.mp4", b"frames")
+    with storage.local_copy("memory://bucket/video.mp4") as path:
+        assert path.name == "video.mp4" and path.read_bytes() == b"frames"
+    assert not path.exists()
+
+
+def test_a_missing_local_file(tmp_path):
+    with pytest.raises(FileNotFoundError), storage.local_copy(str(tmp_path / "none")):
+        pass

@@ -1,0 +1,125 @@
+import polars as pl
+import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
+
+from hvlm.errors import UserError
+from pipelines.store import catalog
+from pipelines.store.catalog import FeatureStore
+from tests.pipelines.store.world import World, ids
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path / "store")
+
+
+def test_a_new_store_has_four_empty_tables(world):
+    frames = world.store.frames()
+    assert [frame.height for frame in (frames.videos, frames.staged, frames.samples, frames.failures)] == [0, 0, 0, 0]
+    assert world.store.samples_version() == 0
+    assert sorted(path.name for path in (world.root / "catalog").iterdir()) == [
+        "failures",
+        "samples",
+        "staged",
+        "videos",
+    ]
+
+
+def test_opening_again_keeps_everything_and_a_missing_store_is_a_user_error(world, tmp_path):
+    world.add("a")
+    world.snapshot()
+    assert FeatureStore.open(str(world.root), create=True).videos().height == 1
+    with pytest.raises(UserError, match="store_uri"):
+        FeatureStore.open(str(tmp_path / "nothing"))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [('{"schema_version": 99}', "newer one wrote"), ("{}", "damaged"), ("{", "damaged")],
+)
+def test_a_newer_or_damaged_store_is_refused(world, content, words):
+    (world.root / "store.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        FeatureStore.open(str(world.root))
+
+
+def test_the_newest_row_of_a_video_counts(world):
+    world.add("a", "b")
+    world.snapshot()
+    world.add("a", content="v2")
+    world.remove("b")
+    world.snapshot()
+    assert world.store.videos(["video_id", "stamp"]).rows() == [("a", "a:v2")]
+    everything = world.store.videos(include_tombstones=True)
+    assert everything.select("video_id", "state").rows() == [("a", "live"), ("b", "tombstone")]
+
+
+def test_a_pinned_version_stays_and_an_unknown_one_is_refused(world):
+    world.add(*ids(3))
+    world.run()
+    version, rows = world.store.samples_version(), world.store.samples().rows()
+    world.add("late")
+    world.run()
+    assert world.store.samples(version).rows() == rows
+    with pytest.raises(UserError, match="expected 0 to 2"):
+        world.store.samples(99)
+
+
+def test_failures_of_one_cause_are_one_row_with_attempts(world):
+    row = {
+        "video_id": "a",
+        "content_hash": "1",
+        "stage": "decode",
+        "reason": "truncated",
+        "message": "m",
+        "permanent": False,
+    }
+    world.store.commit_failures([row])
+    world.store.commit_failures([row | {"message": "again"}, row | {"video_id": "b"}])
+    found = world.store.failures().sort("video_id").select("video_id", "attempts", "message", "encoder").rows()
+    assert found == [("a", 2, "again", ""), ("b", 1, "m", "")]
+
+
+def test_rows_with_other_columns_are_refused(world):
+    with pytest.raises(ValueError, match="columns"):
+        world.store.commit_staged([{"video_id": "a"}])
+
+
+def test_empty_commits_write_nothing(world):
+    world.store.commit_staged([])
+    world.store.commit_failures([])
+    world.snapshot()
+    assert world.store.commit_samples(catalog.empty_samples(), 0) == 0
+    logs = [path for path in (world.root / "catalog").rglob("_delta_log/*.json") if path.stem != "0" * 20]
+    assert logs == []
+
+
+def test_grown_tables_refuse_deletion_and_keep_their_log_for_years(world):
+    world.add("a")
+    world.snapshot()
+    table = DeltaTable(str(world.root / "catalog/videos"))
+    assert table.metadata().configuration["delta.logRetentionDuration"] == "interval 3650 days"
+    with pytest.raises(DeltaError, match="append"):
+        table.delete()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("No space left on device (os error 28)"), "no space left"),
+        (DeltaError("Permission denied (os error 13)"), "permission"),
+    ],
+)
+def test_a_full_disk_inside_delta_lake_is_a_user_error(world, monkeypatch, error, words):
+    def full(*_, **__):
+        raise error
+
+    monkeypatch.setattr(catalog, "write_deltalake", full)
+    with pytest.raises(UserError, match=words):
+        world.store.commit_videos(one_video(world))
+
+
+def one_video(world):
+    world.add("a")
+    return pl.DataFrame([world._row("a", 1)], schema=catalog.TABLES["videos"])

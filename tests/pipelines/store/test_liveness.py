@@ -1,0 +1,54 @@
+import polars as pl
+
+from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders, tombstoned_ids
+from pipelines.store.schema import SAMPLES
+
+EMPTY = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
+
+
+def samples(*rows):
+    """Rows of (commit, gen, video_id, encoder, fingerprint, state)."""
+    names = ("commit", "gen", "video_id", "encoder", "fingerprint", "state")
+    return pl.DataFrame([EMPTY | dict(zip(names, row, strict=True)) for row in rows], schema=SAMPLES)
+
+
+HISTORY = [
+    (1, 1, "a", "clip", "A", "live"),
+    (1, 1, "b", "clip", "A", "live"),
+    (1, 0, "", "clip", "A", "selected"),
+    (2, 2, "a", "clip", "A", "live"),
+    (3, 0, "b", "", "", "tombstone"),
+    (4, 2, "a", "c3d", "C", "live"),
+    (4, 0, "", "c3d", "C", "selected"),
+    (4, 0, "", "clip", "B", "selected"),
+    (5, 5, "b", "clip", "A", "live"),
+]
+
+
+def live(number):
+    frame = live_samples(samples(*HISTORY[:number])).sort("video_id", "gen", "encoder")
+    return frame.select("video_id", "gen", "encoder").rows()
+
+
+def test_each_step_of_a_history():
+    assert live(0) == []
+    assert live(3) == [("a", 1, "clip"), ("b", 1, "clip")]
+    assert live(4) == [("a", 2, "clip"), ("b", 1, "clip")]
+    assert live(5) == [("a", 2, "clip")]
+    assert live(6) == [("a", 2, "c3d"), ("a", 2, "clip")]
+    assert live(9) == [("a", 2, "c3d"), ("a", 2, "clip"), ("b", 5, "clip")]
+
+
+def test_a_sample_of_another_encoder_from_an_older_generation_is_dead():
+    rows = [(1, 1, "a", "clip", "A", "live"), (1, 1, "a", "c3d", "C", "live"), (2, 2, "a", "clip", "A", "live")]
+    assert live_samples(samples(*rows)).select("gen", "encoder").rows() == [(2, "clip")]
+
+
+def test_tombstones_and_selections():
+    assert tombstoned_ids(samples(*HISTORY[:5])) == {"b"}
+    assert tombstoned_ids(samples(*HISTORY)) == set()
+    assert selected_encoders(samples()) == {}
+    assert selected_encoders(samples(*HISTORY[:3])) == {"clip": "A"}
+    assert selected_encoders(samples(*HISTORY)) == {"c3d": "C", "clip": "B"}
+    assert last_fingerprint(samples(*HISTORY), "clip") == "B"
+    assert last_fingerprint(samples(*HISTORY), "other") is None

@@ -1,0 +1,90 @@
+import pytest
+
+from hvlm.errors import UserError
+from pipelines.store.manifest import open_manifest, read_sample
+from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path / "store")
+    world.add(*ids(8))
+    world.run()
+    return world
+
+
+def test_one_row_per_video_with_both_encoders_beside_each_other(world):
+    manifest = open_manifest(str(world.root))
+    assert list(manifest.encoders) == ["c3d", "clip"]
+    assert sorted(manifest.frame["video_id"]) == ids(8)
+    for row in manifest.frame.to_dicts():
+        for name, dim in (("clip", 8), ("c3d", 16)):
+            features, meta = read_sample(str(world.root), row, name)
+            assert features.shape == (row[f"{name}.num_rows"], dim)
+            assert (meta.key, meta.encoder, meta.duration_s) == (row["key"], name, row["duration_s"])
+    assert manifest.rows("clip")["key"].to_list() == manifest.frame["key"].to_list()
+
+
+def test_a_pinned_version_gives_the_same_manifest_whatever_is_written_later(world):
+    pinned = open_manifest(str(world.root))
+    world.add("late")
+    world.add("video001", content="v2")
+    world.remove("video002")
+    world.run()
+    again, newest = open_manifest(str(world.root), version=pinned.version), open_manifest(str(world.root))
+    assert again.frame.equals(pinned.frame) and again.manifest_hash == pinned.manifest_hash
+    assert newest.manifest_hash != pinned.manifest_hash
+    assert set(newest.frame["video_id"]) == set(world.videos)
+    for row in again.rows("clip").to_dicts():
+        read_sample(str(world.root), row)
+
+
+def test_encoders_by_name_and_by_fingerprint(world):
+    new = column("clip", 8, version=1)
+    world.add("late")
+    world.run({"clip": new})
+    assert open_manifest(str(world.root)).encoders == {"clip": new.fingerprint}
+    old = open_manifest(str(world.root), [f"clip-{CLIP.fingerprint[:8]}", "c3d"])
+    assert old.encoders == {"clip": CLIP.fingerprint, "c3d": C3D.fingerprint}
+    assert (sorted(old.frame["video_id"]), old.num_incomplete) == (ids(8), 1)
+    mixed = open_manifest(str(world.root), ["c3d", "clip"])
+    assert list(mixed.encoders) == ["c3d", "clip"] and mixed.encoders["clip"] == new.fingerprint
+
+
+def test_the_hash_is_that_of_the_content_not_of_the_version(world, tmp_path):
+    twin = World(tmp_path / "twin")
+    twin.add(*ids(8))
+    twin.snapshot()
+    twin.publish()
+    twin.stage(order=-1)
+    twin.publish()
+    assert open_manifest(str(twin.root)).manifest_hash == open_manifest(str(world.root)).manifest_hash
+
+
+def test_unknown_encoders_and_versions_are_user_errors(world):
+    with pytest.raises(UserError, match=f"clip-{CLIP.fingerprint[:8]}"):
+        open_manifest(str(world.root), ["resnet"])
+    with pytest.raises(UserError, match="version"):
+        open_manifest(str(world.root), version=99)
+
+
+def test_an_empty_store_has_an_empty_manifest(tmp_path):
+    world = World(tmp_path / "empty")
+    manifest = open_manifest(str(world.root))
+    assert manifest.frame.is_empty() and manifest.encoders == {} and manifest.num_incomplete == 0
+
+
+def test_the_encoder_is_described(world):
+    description = open_manifest(str(world.root)).encoder_description("clip")
+    assert description["identity"] == BOTH["clip"].identity
+    assert (description["fingerprint"], description["dim"], description["extractor"]) == (
+        CLIP.fingerprint,
+        8,
+        "clip tiny-0",
+    )
+
+
+def test_a_row_that_points_at_another_sample_is_noticed(world):
+    one, other = open_manifest(str(world.root)).rows("clip").to_dicts()[:2]
+    with pytest.raises(ValueError, match="expected"):
+        read_sample(str(world.root), other | {"key": one["key"]})

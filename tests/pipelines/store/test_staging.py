@@ -1,0 +1,95 @@
+import dataclasses
+import errno
+
+import numpy as np
+import pytest
+
+from hvlm.errors import UserError
+from pipelines.store.staging import StagingItem, read_segment, sweep_orphans, write_staging_tar
+from tests.pipelines.store.world import World, ids, tree
+
+ITEM = StagingItem(
+    video_id="a b",
+    key="x--a_20b",
+    content_hash="1",
+    encoder="clip",
+    fingerprint="f",
+    layout="10s",
+    segment_index=2,
+    num_segments=3,
+    row_start=4,
+    num_rows=3,
+    duration_s=30.0,
+    fps=1.0,
+    stride_s=1.0,
+    clip_s=1.0,
+    offset_s=0.0,
+    features=np.arange(6, dtype=np.float16).reshape(3, 2),
+    times_s=np.array([4.0, 5.0, 6.0]),
+)
+EMPTY = dataclasses.replace(ITEM, num_rows=0, features=np.zeros((0, 2), np.float16), times_s=np.zeros(0))
+
+
+def test_rows_lead_back_to_the_features(tmp_path):
+    rows = write_staging_tar(str(tmp_path), "run", iter([ITEM, EMPTY]))
+    assert len(tree(tmp_path, "staging/run")) == 1
+    assert {row["tar"] for row in rows} == {next(iter(tree(tmp_path, "staging")))}
+    features, times_s = read_segment(str(tmp_path), rows[0])
+    assert (features == ITEM.features).all() and (times_s == ITEM.times_s).all()
+    assert read_segment(str(tmp_path), rows[1])[0].shape == (0, 2)
+    assert (rows[0]["num_rows"], rows[0]["dim"], rows[0]["row_start"], rows[0]["segment_index"]) == (3, 2, 4, 2)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": ITEM.features.astype(np.float32)},
+        {"features": ITEM.features[0]},
+        {"features": ITEM.features[:2]},
+        {"times_s": ITEM.times_s[:2]},
+        {"features": ITEM.features + np.float16(np.inf)},
+        {"key": "other"},
+    ],
+    ids=["dtype", "1-D", "rows", "times", "infinity", "key"],
+)
+def test_wrong_items_are_refused_and_leave_no_file(tmp_path, change):
+    with pytest.raises(ValueError, match="'a b', segment 2, encoder 'clip'"):
+        write_staging_tar(str(tmp_path), "run", [ITEM, dataclasses.replace(ITEM, **change)])
+    assert tree(tmp_path, "staging") == {}
+
+
+def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
+    def items():
+        yield ITEM
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="no space left"):
+        write_staging_tar(str(tmp_path), "run", items())
+    assert tree(tmp_path, "staging") == {}
+
+
+def test_a_catalog_row_that_lies_is_noticed(tmp_path):
+    row = write_staging_tar(str(tmp_path), "run", [ITEM])[0]
+    with pytest.raises(ValueError, match="the catalog says"):
+        read_segment(str(tmp_path), row | {"num_rows": 4})
+
+
+def test_the_sweep_takes_what_nothing_names_and_nothing_else(tmp_path):
+    world = World(tmp_path)
+    world.add(*ids(4))
+    world.run()
+    world.add("late")
+    world.snapshot()
+    world.stage(skip=[("late", 2)])
+    kept = tree(tmp_path, "staging") | tree(tmp_path)
+    assert kept and sweep_orphans(world.store) == []
+    orphan = write_staging_tar(str(tmp_path), "killed", [ITEM])[0]["tar"]
+    shard = next(path for path in tree(tmp_path) if path.endswith(".tar"))
+    extra = shard.replace(".tar", "9.tar")
+    half = f"{shard}.tmp-12"
+    alone = "features/clip-00000000/gen-000009/manifest.json"
+    for path in (extra, half, alone):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"x")
+    assert sorted(sweep_orphans(world.store)) == sorted([orphan, extra, half, alone])
+    assert tree(tmp_path, "staging") | tree(tmp_path) == kept
