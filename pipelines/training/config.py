@@ -1,0 +1,254 @@
+"""Configuration of `jobs.train`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hvlm.config import Config, require
+from hvlm.data.batching import BatchingConfig
+from hvlm.encoders.clip import ClipConfig
+from hvlm.losses.monitors import AlarmConfig
+from hvlm.losses.objective import ObjectiveConfig, check_objective
+from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
+from infra.cluster import ClusterConfig
+from infra.tracking import TrackingConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamConfig(Config):
+    """How the features are read.
+
+    Args:
+        l2_normalise: divide each encoder's rows by their norm at read (the model's `input_norm` is the usual place).
+        prefetch_batches: batches that are read ahead, per reading process.
+        num_processes: reading processes per worker; 0 reads in a thread, which suits small models and few cores.
+        cache_mib: memory per reading process for decoded videos; a set that fits is read from storage once.
+        read_threads: concurrent reads; more than 1 pays off on object stores.
+    """
+
+    l2_normalise: bool = False
+    prefetch_batches: int = 4
+    num_processes: int = 0
+    cache_mib: int = 256
+    read_threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("prefetch_batches", 1), ("num_processes", 0), ("cache_mib", 0), ("read_threads", 1)):
+            value = getattr(self, name)
+            require(value >= least, what=f"stream.{name}", got=value, expected=f"{least} or more", do=f"raise {name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig(Config):
+    """Where the texts of the alignment come from.
+
+    A video's texts are its summary, else its captions, else every template with each of its labels. An epoch uses one
+    of
+    them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them.
+    """
+
+    encoder: ClipConfig | None = None
+    templates: tuple[str, ...] = ("a video of {label}", "a video of a person doing {label}")
+
+    def __post_init__(self) -> None:
+        for template in self.templates:
+            require(
+                "{label}" in template,
+                what="text.templates",
+                got=f"'{template}'",
+                expected="{label} in it",
+                do="write e.g. 'a video of {label}'",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizerConfig(Config):
+    """AdamW; the learning rate warms up linearly and falls along a cosine to `min_lr`, set before every step."""
+
+    lr: float = 1e-4
+    min_lr: float = 1e-6
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip_norm: float = 1.0
+    warmup_epochs: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(
+            0 < self.min_lr <= self.lr,
+            what="optimizer.lr",
+            got=f"{self.lr} with min_lr {self.min_lr}",
+            expected="0 < min_lr <= lr",
+            do="set e.g. lr: 1e-4, min_lr: 1e-6",
+        )
+        for name in ("weight_decay", "warmup_epochs"):
+            value = getattr(self, name)
+            require(value >= 0, what=f"optimizer.{name}", got=value, expected="0 or more", do=f"raise {name}")
+        require(
+            self.clip_norm > 0, what="optimizer.clip_norm", got=self.clip_norm, expected="above 0", do="set e.g. 1.0"
+        )
+        require(
+            all(0 <= beta < 1 for beta in self.betas),
+            what="optimizer.betas",
+            got=self.betas,
+            expected="two numbers in [0, 1)",
+            do="set e.g. [0.9, 0.999]",
+        )
+
+
+Selection = Literal["auto", "text_to_video", "contrast_gap"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig(Config):
+    """When the dev split is measured and a checkpoint is written: every `every_steps`, and after the last step.
+
+    `keep_last` checkpoints stay, and the best one. `best_by`: text_to_video recall_at_1, or the contrast gap of the
+    encoder's rows; auto is the former where text is trained on. Never a raw loss: a collapsed model has the lowest.
+    """
+
+    every_steps: int = 200
+    keep_last: int = 2
+    best_by: Selection = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("every_steps", "keep_last"):
+            value = getattr(self, name)
+            require(value >= 1, what=f"checkpoint.{name}", got=value, expected="1 or more", do=f"raise {name}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResources(Config):
+    """What the training asks of the cluster.
+
+    Args:
+        num_workers: a number, or (least, most): then Ray starts with what is there and grows when nodes join. The
+        global
+            batch must be a multiple of every number in the range; the results do not depend on it.
+        use_gpu: one GPU per worker; null: if the cluster has any.
+        cpus_per_worker: logical CPUs, for the worker and its reading.
+        threads_per_worker: CPU threads of PyTorch; null leaves PyTorch's choice on a GPU and is one per logical CPU
+        without.
+        max_failures: restarts of the workers from the last checkpoint before the job fails.
+    """
+
+    num_workers: int | tuple[int, int] = 1
+    use_gpu: bool | None = None
+    cpus_per_worker: float = 1.0
+    threads_per_worker: int | None = None
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        least, most = self.worker_range
+        require(
+            1 <= least <= most,
+            what="resources.num_workers",
+            got=self.num_workers,
+            expected="1 or more, or [least, most]",
+            do="set e.g. num_workers: 2",
+        )
+        require(
+            self.cpus_per_worker > 0,
+            what="resources.cpus_per_worker",
+            got=self.cpus_per_worker,
+            expected="above 0",
+            do="set e.g. 1",
+        )
+        require(
+            self.max_failures >= 0,
+            what="resources.max_failures",
+            got=self.max_failures,
+            expected="0 or more",
+            do="set e.g. 3",
+        )
+
+    @property
+    def worker_range(self) -> tuple[int, int]:
+        """(least, most) workers."""
+        return (self.num_workers, self.num_workers) if isinstance(self.num_workers, int) else self.num_workers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(Config):
+    """One training.
+
+    Args:
+        store_uri: the feature store. store_version: of its samples; null pins the newest at the first start.
+        output_uri: checkpoints and the run's id go here; the same config with the same output_uri continues.
+        encoders: columns of the store to read, side by side on the first one's time grid; empty: all.
+        epochs: over the train split; max_steps cuts the training (and its learning-rate curve) to fewer steps.
+        precision: of the forward pass on a GPU; a CPU always uses float32.
+        log_every_steps: how often the training metrics go to MLflow.
+    """
+
+    store_uri: str
+    output_uri: str
+    store_version: int | None = None
+    encoders: tuple[str, ...] = ()
+    seed: int = 0
+    epochs: int = 50
+    max_steps: int | None = None
+    precision: Literal["bf16", "fp32"] = "bf16"
+    log_every_steps: int = 10
+    model: HierarchicalVLMConfig = field(default_factory=HierarchicalVLMConfig)
+    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(text=1.0))
+    text: TextConfig = field(default_factory=TextConfig)
+    batching: BatchingConfig = field(default_factory=BatchingConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    alarms: AlarmConfig = field(default_factory=AlarmConfig)
+    resources: TrainResources = field(default_factory=TrainResources)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "log_every_steps"):
+            value = getattr(self, name)
+            require(value >= 1, what=name, got=value, expected="1 or more", do=f"raise {name}")
+        require(
+            self.max_steps is None or self.max_steps >= 1,
+            what="max_steps",
+            got=self.max_steps,
+            expected="1 or more",
+            do="leave it out, or raise it",
+        )
+        require(self.seed >= 0, what="seed", got=self.seed, expected="0 or more", do="set e.g. seed: 0")
+        check_objective(self.model, self.objective)
+        require(
+            not self.model.alignment.enabled or self.text.encoder is not None,
+            what="text.encoder",
+            got="none",
+            expected="the CLIP encoder of the store, as model.alignment.enabled needs text",
+            do="copy the encoder from the extraction's config, or set model.alignment.enabled: false",
+        )
+        require(
+            self.checkpoint.best_by != "text_to_video" or self.uses_text,
+            what="checkpoint.best_by",
+            got="text_to_video",
+            expected="a training with text",
+            do="set best_by: contrast_gap, or objective.text above 0",
+        )
+        self._check_workers()
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether text features are read."""
+        return self.model.alignment.enabled and self.objective.text > 0
+
+    @property
+    def best_metric(self) -> Literal["text_to_video", "contrast_gap"]:
+        """What "best" compares, with `auto` resolved."""
+        if self.checkpoint.best_by == "auto":
+            return "text_to_video" if self.uses_text else "contrast_gap"
+        return self.checkpoint.best_by
+
+    def _check_workers(self) -> None:
+        least, most = self.resources.worker_range
+        size = self.batching.global_batch_size
+        wrong = [count for count in range(least, most + 1) if size % count]
+        require(
+            not wrong,
+            what="batching.global_batch_size",
+            got=size,
+            expected=f"a multiple of every number of workers from {least} to {most}",
+            do=f"change it, or resources.num_workers ({wrong[:1]} does not divide it)",
+        )

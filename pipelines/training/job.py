@@ -1,0 +1,232 @@
+"""What a training is, once the configuration has met the store: everything a worker needs, as plain values.
+
+`prepare` runs once, in the job's process. It pins the store's version, checks that data, model and earlier checkpoints
+fit together, makes the text features and opens the MLflow run. Started again with the same `output_uri`, it finds the
+pinned version and the run there.
+"""
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from hvlm.data.batching import steps_per_epoch
+from hvlm.errors import UserError
+from infra import storage
+from infra.config_io import dump_config, flatten_config
+from infra.tracking import DatasetReference, RunTracker, git_tags, open_run
+from pipelines.store.manifest import Manifest, open_manifest
+from pipelines.training.checkpoints import CheckpointInfo, latest_checkpoint, read_info
+from pipelines.training.config import TrainConfig
+from pipelines.training.text import EncodeText, make_text_table, read_metas, read_text_table
+
+logger = logging.getLogger(__name__)
+
+RUN_FILE = "run.json"
+DATA_FILE = "data.json"
+# A continued training must mean the same thing; where it computes, logs and keeps checkpoints may change.
+_FIXED = ("seed", "epochs", "max_steps", "precision", "model", "objective", "text", "batching", "optimizer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainJob:
+    """One training on pinned data.
+
+    Args:
+        config: as given, with absolute URIs.
+        encoders: (name, fingerprint) in the order of concatenation; d_in: their widths.
+        d_text: width of the text features; text_uri: where they are. Both None without text.
+        steps_per_epoch, total_steps: of the optimizer.
+        run_id, tracking_uri: of the MLflow run.
+    """
+
+    config: TrainConfig
+    store_version: int
+    manifest_hash: str
+    encoders: tuple[tuple[str, str], ...]
+    d_in: tuple[int, ...]
+    d_text: int | None
+    text_uri: str | None
+    steps_per_epoch: int
+    total_steps: int
+    run_id: str
+    tracking_uri: str
+    git_commit: str
+
+    def open_manifest(self) -> Manifest:
+        """Return the pinned manifest.
+
+        Raises:
+            UserError: the store no longer has what was pinned.
+        """
+        names = [f"{name}-{fingerprint[:8]}" for name, fingerprint in self.encoders]
+        manifest = open_manifest(self.config.store_uri, names, self.store_version)
+        if manifest.manifest_hash != self.manifest_hash:
+            raise UserError(
+                what=f"{self.config.store_uri} at version {self.store_version}",
+                got=f"manifest {manifest.manifest_hash[:12]}",
+                expected=f"manifest {self.manifest_hash[:12]}, as when the training began",
+                do="restore the store, or train into a new output_uri",
+            )
+        return manifest
+
+    def checkpoint_info(self, step: int) -> CheckpointInfo:
+        """Return what a checkpoint of this job says of itself."""
+        return CheckpointInfo(
+            config=dump_config(self.config),
+            encoders=self.encoders,
+            d_in=self.d_in,
+            d_text=self.d_text,
+            store_uri=self.config.store_uri,
+            store_version=self.store_version,
+            manifest_hash=self.manifest_hash,
+            step=step,
+            git_commit=self.git_commit,
+            run_id=self.run_id,
+        )
+
+
+def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[TrainJob, RunTracker]:
+    """Return the training that a configuration and its store make, and its MLflow run.
+
+    Args:
+        config: of the job.
+        encode: replaces the text tower (tests).
+
+    Raises:
+        UserError: the store, the annotations or earlier checkpoints do not fit the configuration.
+    """
+    manifest = _pinned_manifest(config)
+    d_in = tuple(_width(manifest, name) for name in manifest.encoders)
+    num_samples = _count(manifest, "train")
+    per_epoch = steps_per_epoch(num_samples, config.batching)
+    total = min(config.epochs * per_epoch, config.max_steps or config.epochs * per_epoch)
+    text_uri, d_text = None, None
+    if config.model.alignment.enabled:
+        text_uri = make_text_table(manifest, config.text, read_metas(manifest, ("train", "dev")), encode)
+        d_text = read_text_table(text_uri).dim
+    _check_continuation(config, manifest)
+    _pin(config, manifest)
+    tracker = open_run(config.tracking, storage.join(config.output_uri, RUN_FILE))
+    job = TrainJob(
+        config=config,
+        store_version=manifest.version,
+        manifest_hash=manifest.manifest_hash,
+        encoders=tuple(manifest.encoders.items()),
+        d_in=d_in,
+        d_text=d_text,
+        text_uri=text_uri if config.uses_text else None,
+        steps_per_epoch=per_epoch,
+        total_steps=total,
+        run_id=tracker.run_id,
+        tracking_uri=tracker.uri,
+        git_commit=git_tags()["git.commit"],
+    )
+    _record(job, tracker, manifest, num_samples)
+    return job, tracker
+
+
+def _pinned_manifest(config: TrainConfig) -> Manifest:
+    """Return the manifest at the version that the first start pinned; at the first start, as the configuration says."""
+    record_uri = storage.join(config.output_uri, DATA_FILE)
+    encoders, version = list(config.encoders) or None, config.store_version
+    if storage.exists(record_uri):
+        record = json.loads(storage.read_bytes(record_uri))
+        if config.store_uri != record["store_uri"] or version not in (None, record["version"]):
+            raise UserError(
+                what="store_uri",
+                got=f"{config.store_uri}, version {version or 'newest'}",
+                expected=f"{record['store_uri']}, version {record['version']}, on which {config.output_uri} began",
+                do="keep them, or train into a new output_uri",
+            )
+        encoders = [f"{name}-{fingerprint[:8]}" for name, fingerprint in record["encoders"]]
+        return open_manifest(config.store_uri, encoders, record["version"])
+    manifest = open_manifest(config.store_uri, encoders, version)
+    if manifest.frame.height == 0:
+        raise UserError(
+            what="store_uri",
+            got=f"{config.store_uri} without samples",
+            expected="at least one published video that all encoders have",
+            do="run jobs.extract first, or name other encoders",
+        )
+    if manifest.num_incomplete:
+        logger.warning("%d videos lack one of the encoders and are left out", manifest.num_incomplete)
+    return manifest
+
+
+def _pin(config: TrainConfig, manifest: Manifest) -> None:
+    """Write down which data this output is trained on, once all checks have passed."""
+    record = {
+        "store_uri": config.store_uri,
+        "version": manifest.version,
+        "manifest_hash": manifest.manifest_hash,
+        "encoders": list(manifest.encoders.items()),
+    }
+    storage.atomic_write(storage.join(config.output_uri, DATA_FILE), json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _check_continuation(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuse to go on from checkpoints of a training that means something else."""
+    checkpoint = latest_checkpoint(config.output_uri)
+    if checkpoint is None:
+        return
+    earlier = read_info(checkpoint.uri)
+    now = dump_config(config)
+    changed = _differences({key: earlier.config.get(key) for key in _FIXED}, {key: now[key] for key in _FIXED})
+    if earlier.manifest_hash != manifest.manifest_hash:
+        changed.append("the data (encoders or store version)")
+    if changed:
+        raise UserError(
+            what="output_uri",
+            got=f"{config.output_uri}, whose checkpoints were trained with other values of {', '.join(changed)}",
+            expected="the same values to continue",
+            do="name a new output_uri, or restore the values",
+        )
+
+
+def _record(job: TrainJob, tracker: RunTracker, manifest: Manifest, num_samples: int) -> None:
+    tracker.log_config(flatten_config(job.config), dump_config(job.config))
+    tracker.log_dataset(
+        DatasetReference(
+            name=job.config.store_uri.rstrip("/").rpartition("/")[2] or "store",
+            store_uri=job.config.store_uri,
+            version=manifest.version,
+            manifest_hash=manifest.manifest_hash,
+            num_samples=num_samples,
+        )
+    )
+    num_dev = _count(manifest, "dev")
+    if num_dev == 0:
+        logger.warning("the dev split is empty: nothing is validated, and the last checkpoint counts as the best")
+    tracker.set_tags(
+        {"output_uri": job.config.output_uri, "num_samples.train": num_samples, "num_samples.dev": num_dev}
+    )
+
+
+def _width(manifest: Manifest, encoder: str) -> int:
+    widths = manifest.frame[f"{encoder}.dim"].unique().to_list()
+    if len(widths) != 1:
+        raise UserError(
+            what=f"features of '{encoder}'",
+            got=f"widths {sorted(widths)}",
+            expected="one width",
+            do="run jobs.verify on the store",
+        )
+    return int(widths[0])
+
+
+def _count(manifest: Manifest, split: str) -> int:
+    return manifest.frame.filter(pl.col("split") == split).height
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    """Return the keys whose values differ, as dotted paths."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return [
+            path
+            for key in sorted(a.keys() | b.keys())
+            for path in _differences(a.get(key), b.get(key), f"{prefix}{key}.")
+        ]
+    return [] if a == b else [prefix.rstrip(".")]

@@ -1,0 +1,236 @@
+"""The training loop of one rank. It knows no Ray: with a process group it is one of several ranks, without one it is
+alone.
+
+Everything random is a function of (seed, step, rank) or (seed, epoch): the generators are seeded anew before every
+step. So a run that continues from a checkpoint takes the same steps as one that was never interrupted, and the step
+is all the position there is.
+"""
+
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+from hvlm.data.batching import Position
+from hvlm.data.collate import Batch
+from hvlm.losses.monitors import Alarm
+from hvlm.losses.objective import Objective
+from pipelines.training.checkpoints import (
+    CheckpointContent,
+    best_checkpoint,
+    list_checkpoints,
+    retain,
+    save_checkpoint,
+)
+from pipelines.training.job import TrainJob
+from pipelines.training.state import check_all_have_gradients, load_state, set_learning_rate
+from pipelines.training.step import autocast, mix_seed, run_step
+from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable, StreamPlan, TrainStream
+from pipelines.training.text import read_text_table
+from pipelines.training.throughput import Throughput
+from pipelines.training.validation import CONTRAST_GAP, MONITOR_PREFIX, RECALL, ValidationData, validate
+
+logger = logging.getLogger(__name__)
+
+
+class Tracker(Protocol):
+    """What the loop writes to; `infra.tracking.RunTracker` is one."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def log_checkpoint(self, step: int, uri: str, metrics: Mapping[str, float], *, best: bool) -> None: ...
+
+    def set_tags(self, tags: Mapping[str, object]) -> None: ...
+
+    def flush(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RankContext:
+    """Which of how many ranks this is, and on what it computes."""
+
+    rank: int = 0
+    world_size: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOutcome:
+    """How a training ended. `stopped`: why it stopped before its last step (an alarm), else None."""
+
+    step: int
+    metrics: dict[str, float]
+    checkpoint_uri: str | None
+    best_uri: str | None
+    stopped: str | None = None
+
+
+class _StopError(Exception):
+    """An alarm that ends the run. All ranks see the same numbers, so all of them stop at the same step."""
+
+
+def train(job: TrainJob, context: RankContext, tracker: Tracker | None) -> TrainOutcome:
+    """Train from the last complete checkpoint of `job.config.output_uri`, or from the start, to the last step.
+
+    Args:
+        job: what to train on what.
+        context: this rank. A process group must exist if there are several.
+        tracker: for metrics, on rank 0; None elsewhere.
+
+    Raises:
+        UserError: the store or a checkpoint does not fit the job.
+    """
+    return _Run(job, context, tracker).run()
+
+
+class _Run:
+    """One start of the loop on one rank."""
+
+    def __init__(self, job: TrainJob, context: RankContext, tracker: Tracker | None) -> None:
+        self.job, self.config, self.context, self.tracker = job, job.config, context, tracker
+        self.objective = Objective(self.config.objective)
+        manifest = job.open_manifest()
+        self.texts = None if job.text_uri is None else read_text_table(job.text_uri)
+        self.reader, dev = (FeatureReader(SampleTable.of(manifest, s), self.config.stream) for s in ("train", "dev"))
+        self.dev = ValidationData(reader=dev, texts=self.texts, batching=self.config.batching)
+        self.state = load_state(job, self.reader, context.device)
+        self.throughput = Throughput()
+        self.metrics: dict[str, float] = {}
+        self._losses: list[dict[str, Tensor]] = []
+
+    def run(self) -> TrainOutcome:
+        model: nn.Module = self.state.model
+        if self.context.world_size > 1:
+            model = DistributedDataParallel(model)
+        model.train()
+        every = self.config.checkpoint.every_steps
+        stopped = None
+        loader = Prefetcher(self._stream(), self.config.stream, pin=self.context.device.type == "cuda")
+        batches = iter(loader)
+        try:
+            while self.state.step < self.job.total_steps:
+                with self.throughput.waiting():
+                    batch = next(batches)
+                grad_norm, lr = self._step(model, batch.to(self.context.device))
+                last = self.state.step == self.job.total_steps
+                if last or self.state.step % self.config.log_every_steps == 0:
+                    self._log_step(grad_norm, lr)
+                if last or self.state.step % every == 0:
+                    with self.throughput.paused():
+                        self._validate_and_save()
+        except _StopError as stop:
+            stopped = str(stop)
+            logger.error("training stopped: %s", stopped)
+        finally:
+            loader.close()
+            if self.tracker is not None:
+                self.tracker.flush()
+        return self._outcome(stopped)
+
+    def _stream(self) -> TrainStream:
+        plan = StreamPlan(
+            batching=self.config.batching,
+            seed=self.config.seed,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+            start=Position(*divmod(self.state.step, self.job.steps_per_epoch)),
+            num_steps=self.job.total_steps - self.state.step,
+        )
+        return TrainStream(self.reader, self.texts, plan, self.config.stream)
+
+    def _step(self, model: nn.Module, batch: Batch) -> tuple[float, float]:
+        """Take one optimizer step; return the norm of the gradient before clipping, and the learning rate."""
+        state, config = self.state, self.config
+        lr = set_learning_rate(state.optimizer, config.optimizer, state.step, self.job)
+        torch.manual_seed(mix_seed(config.seed, state.step, self.context.rank))  # dropout
+        state.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.context.device, config.precision):
+            result = run_step(model, self.objective, batch, seed=mix_seed(config.seed, state.step), gather=True)
+        result.losses["total"].backward()  # type: ignore[no-untyped-call]
+        if not self._losses:
+            check_all_have_gradients(state.model)
+        norm = clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
+        # One transfer: a GPU is waited for once per step, so that weights are never updated from a NaN.
+        loss, grad_norm = torch.stack([result.losses["total"].detach().float(), norm.float()]).tolist()
+        self._raise_alarms(state.alarms.observe_step(state.step + 1, loss, grad_norm))
+        if not (math.isfinite(loss) and math.isfinite(grad_norm)):
+            raise _StopError(f"at step {state.step + 1} the loss is {loss} and the norm of its gradient {grad_norm}")
+        state.optimizer.step()
+        state.step += 1
+        self.throughput.add(result.batch.mask_NT, batch.num_bad_rows)
+        self._losses.append({name: value.detach() for name, value in result.losses.items()})
+        return grad_norm, lr
+
+    def _log_step(self, grad_norm: float, lr: float) -> None:
+        """Log means over the steps since the last time; needs no other rank."""
+        count = len(self._losses)
+        means = {
+            f"train/loss/{name}": sum(float(losses[name]) for losses in self._losses) / count
+            for name in self._losses[0]
+        }
+        self._losses = self._losses[:0]
+        figures = {f"train/{name}": value for name, value in self.throughput.take().items()}
+        epoch = self.state.step / self.job.steps_per_epoch
+        self.metrics |= means | figures | {"train/grad_norm": grad_norm, "train/lr": lr, "train/epoch": epoch}
+        if self.tracker is not None:
+            self.tracker.log_metrics({k: v for k, v in self.metrics.items() if k.startswith("train/")}, self.state.step)
+            logger.info(
+                "step %d/%d, loss %.4f, grad norm %.3f, lr %.2e, %.0f samples/s, data wait %.1f %%",
+                self.state.step,
+                self.job.total_steps,
+                means["train/loss/total"],
+                grad_norm,
+                lr,
+                figures["train/samples_per_s"],
+                100 * figures["train/data_wait_share"],
+            )
+
+    def _validate_and_save(self) -> None:
+        state, config = self.state, self.config
+        dev = validate(state.model, self.objective, self.dev, self.context.device, config.precision)
+        self.metrics |= dev
+        score = dev.get(RECALL if config.best_metric == "text_to_video" else CONTRAST_GAP)
+        if self.tracker is not None:
+            content = CheckpointContent(
+                model=state.model.state_dict(),
+                trainer=state.trainer_state(),
+                info=self.job.checkpoint_info(state.step),
+                metrics=self.metrics,
+                score=score if score is not None and math.isfinite(score) else None,
+            )
+            saved = save_checkpoint(config.output_uri, content)
+            best = best_checkpoint(list_checkpoints(config.output_uri))
+            self.tracker.log_metrics(dev, state.step)
+            self.tracker.log_checkpoint(state.step, saved.uri, saved.metrics, best=best == saved)
+            self.tracker.flush()
+            retain(config.output_uri, config.checkpoint.keep_last)
+        if dev:
+            self._raise_alarms(state.alarms.observe_evaluation(state.step, dev, prefix=MONITOR_PREFIX))
+
+    def _raise_alarms(self, alarms: list[Alarm]) -> None:
+        for alarm in alarms:
+            logger.warning("%s", alarm.message)
+            if self.tracker is not None:
+                self.tracker.set_tags({f"alarm.{alarm.name.replace('/', '.')}": alarm.message})
+                self.tracker.log_metrics({f"alarm/{alarm.name}": 1.0}, alarm.step)
+        if alarms and self.config.alarms.stop:
+            raise _StopError("; ".join(alarm.message for alarm in alarms))
+
+    def _outcome(self, stopped: str | None) -> TrainOutcome:
+        checkpoints = list_checkpoints(self.config.output_uri)
+        best = best_checkpoint(checkpoints)
+        latest = checkpoints[-1] if checkpoints else None
+        metrics = self.metrics or (dict(latest.metrics) if latest else {})
+        return TrainOutcome(
+            step=self.state.step,
+            metrics=metrics,
+            checkpoint_uri=latest.uri if latest else None,
+            best_uri=best.uri if best else (latest.uri if latest else None),
+            stopped=stopped,
+        )

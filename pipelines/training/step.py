@@ -1,0 +1,60 @@
+"""One forward pass and its losses, the same for training (gathered over ranks) and for validation (one rank's own
+batch)."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hvlm.data.collate import Batch
+from hvlm.losses.batch import GatheredBatch
+from hvlm.losses.objective import Objective
+from hvlm.losses.temporal import boundary_pair_weights
+from hvlm.models.hierarchical_vlm import Output
+from pipelines.training.gather import gather_batch, local_batch
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """Losses by name with `total`, the model's output for this rank's rows, and the losses' input."""
+
+    losses: dict[str, Tensor]
+    output: Output
+    batch: GatheredBatch
+
+
+def run_step(model: nn.Module, objective: Objective, batch: Batch, *, seed: int, gather: bool) -> StepResult:
+    """Return the losses of a batch.
+
+    Args:
+        model: `HierarchicalVLM`, or its DDP wrapper.
+        objective: which losses.
+        batch: this rank's rows, on the model's device.
+        seed: of sampled anchors; the same on all ranks.
+        gather: put the rows of all ranks together first. All ranks must call at the same time then.
+    """
+    output: Output = model(batch.features_BTI, batch.times_BT, batch.mask_BT, batch.text_BX)
+    config = objective.config
+    weights = None
+    if config.boundary_quantile > 0:
+        weights = boundary_pair_weights(
+            batch.features_BTI, batch.mask_BT, config.boundary_quantile, config.boundary_weight
+        )
+    local = local_batch(output, batch.mask_BT, batch.text_group_B, weights)
+    together = gather_batch(local) if gather else local
+    losses = objective(together, seed=seed, logit_scale=output.logit_scale)
+    return StepResult(losses, output, together)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Return the context of the forward pass: bfloat16 on a GPU where asked for, else float32."""
+    if device.type == "cuda" and precision == "bf16":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def mix_seed(*parts: int) -> int:
+    """Return a well-mixed 32-bit seed of some numbers, e.g. (run's seed, step, rank)."""
+    return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])

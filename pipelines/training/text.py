@@ -1,0 +1,182 @@
+"""Text features of a data set: made once at the start, kept in the store, read by every worker.
+
+A video's texts are its summary, else its captions, else every template with each of its labels. They are encoded by the
+text tower of the CLIP model whose image tower made a column of the store; another model's text would lie in another
+space, so that is an error. The file is named after the encoder's fingerprint and a hash of all texts, so equal inputs
+find it again and other ones never do.
+
+Shapes: N texts, X width of the text features.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvlm.data.collate import TextRow
+from hvlm.data.samples import SampleMeta
+from hvlm.encoders.clip import ClipConfig, describe_clip
+from hvlm.encoders.text import load_text_encoder
+from hvlm.errors import UserError
+from infra import storage
+from pipelines.store.fingerprint import canonical_json
+from pipelines.store.manifest import Manifest, read_sample
+from pipelines.training.config import TextConfig
+
+EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
+
+# What a text tower shares with its image tower. Sampling, pixels and precision may differ.
+_TOWER_KEYS = ("kind", "model", "weights")
+
+
+@dataclass(frozen=True, slots=True)
+class TextTable:
+    """The texts of all videos of a data set.
+
+    Args:
+        features_NX: float32, one row per distinct text, not normalised.
+        group_N: equal for texts that mean the same thing (the same caption; templates of the same label).
+        texts_of: key of a video -> its texts' rows; empty for a video without text.
+    """
+
+    features_NX: NDArray[np.float32]
+    group_N: NDArray[np.int64]
+    texts_of: dict[str, NDArray[np.int64]]
+
+    @property
+    def dim(self) -> int:
+        """Width of the text features."""
+        return int(self.features_NX.shape[1])
+
+    def row(self, key: str, choice: int) -> TextRow:
+        """Return one text of a video, number `choice` modulo how many it has; group -1 and zeros where it has none."""
+        ids = self.texts_of[key]
+        if len(ids) == 0:
+            return TextRow(np.zeros(self.dim, np.float32), -1)
+        chosen = int(ids[choice % len(ids)])
+        return TextRow(self.features_NX[chosen], int(self.group_N[chosen]))
+
+
+def texts_of_video(meta: SampleMeta, templates: Sequence[str]) -> list[tuple[str, str]]:
+    """Return a video's texts with the name of each one's group."""
+    if meta.summary:
+        return [(meta.summary, meta.summary)]
+    captions = list(dict.fromkeys(item["text"] for item in meta.captions if item["text"]))
+    if captions:
+        return [(text, text) for text in captions]
+    labels = dict.fromkeys(item["label"] for item in meta.annotations)
+    return [(template.format(label=label), f"label: {label}") for label in labels for template in templates]
+
+
+def read_metas(manifest: Manifest, splits: Iterable[str]) -> list[SampleMeta]:
+    """Return the metadata of the samples of some splits, from the first encoder's shards, in the manifest's order."""
+    wanted = set(splits)
+    rows = manifest.rows(next(iter(manifest.encoders))).iter_rows(named=True)
+    return [read_sample(manifest.store_uri, row)[1] for row in rows if row["split"] in wanted]
+
+
+def make_text_table(
+    manifest: Manifest, config: TextConfig, metas: Sequence[SampleMeta], encode: EncodeText | None
+) -> str:
+    """Make sure that the store has the text features of these videos; return their URI.
+
+    Args:
+        manifest: the pinned data.
+        config: encoder and templates.
+        metas: of the videos.
+        encode: replaces the text tower (tests); None loads it when the file is not there.
+
+    Raises:
+        UserError: no text tower of this store, or no video has a text.
+    """
+    clip, fingerprint = text_encoder_of(manifest, config)
+    per_video = {meta.key: texts_of_video(meta, config.templates) for meta in metas}
+    pairs = sorted({pair for texts in per_video.values() for pair in texts})
+    if not pairs:
+        raise UserError(
+            what="model.alignment.enabled",
+            got=f"true, but none of the {len(metas)} videos has a summary, caption or label",
+            expected="texts to align with",
+            do="add annotations to the source, or set model.alignment.enabled: false",
+        )
+    mapping = sorted((key, texts) for key, texts in per_video.items())
+    digest = hashlib.sha256(canonical_json([clip.seed, mapping]).encode()).hexdigest()
+    uri = storage.join(manifest.store_uri, "text", f"{fingerprint[:8]}-{digest[:32]}.npz")
+    if not storage.exists(uri):
+        encode = encode or load_text_encoder(clip, _device()).encode_text
+        storage.atomic_write(uri, _table_bytes(pairs, mapping, encode))
+    return uri
+
+
+def read_text_table(uri: str) -> TextTable:
+    """Return the text features at a URI of `make_text_table`."""
+    with np.load(io.BytesIO(storage.read_bytes(uri)), allow_pickle=False) as arrays:
+        features, group = arrays["features"], arrays["group"]
+        ids = np.split(arrays["ids"], arrays["ends"][:-1])
+        keys = [str(key) for key in arrays["keys"]]
+    return TextTable(features, group, dict(zip(keys, ids, strict=True)))
+
+
+def text_encoder_of(manifest: Manifest, config: TextConfig) -> tuple[ClipConfig, str]:
+    """Return the CLIP model of the texts and the fingerprint of the store's column that its image tower made.
+
+    Raises:
+        UserError: no column of the store was made by this model with these weights.
+    """
+    if config.encoder is None:
+        raise UserError(
+            what="text.encoder", got="none", expected="a CLIP encoder", do="copy it from the extraction's config"
+        )
+    mine = _tower(describe_clip(config.encoder).identity)
+    towers = {name: _find_tower(manifest.encoder_description(name)["identity"]) for name in manifest.encoders}
+    for name, tower in towers.items():
+        if tower == mine:
+            return config.encoder, manifest.encoders[name]
+    found = "; ".join(f"{name}: {tower}" for name, tower in towers.items() if tower) or "no CLIP column"
+    raise UserError(
+        what="text.encoder",
+        got=f"{config.encoder.model}, {config.encoder.pretrained} ({mine})",
+        expected=f"the model and weights that made this store's features ({found})",
+        do="copy the encoder from the extraction's config, or extract with this one",
+    )
+
+
+def _find_tower(identity: Any) -> dict[str, Any] | None:
+    """Return what identifies the CLIP model inside a column's identity, at whatever depth the extraction put it."""
+    if not isinstance(identity, dict):
+        return None
+    if identity.get("kind") == "clip":
+        return _tower(identity)
+    return next((found for value in identity.values() if (found := _find_tower(value)) is not None), None)
+
+
+def _tower(identity: dict[str, Any]) -> dict[str, Any]:
+    return {key: identity.get(key) for key in _TOWER_KEYS}
+
+
+def _table_bytes(
+    pairs: Sequence[tuple[str, str]], mapping: Sequence[tuple[str, Sequence[tuple[str, str]]]], encode: EncodeText
+) -> bytes:
+    number = {pair: i for i, pair in enumerate(pairs)}
+    group_number = {name: i for i, name in enumerate(sorted({group for _, group in pairs}))}
+    ids = [np.array([number[pair] for pair in texts], np.int64) for _, texts in mapping]
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        features=encode([text for text, _ in pairs]).astype(np.float32),
+        group=np.array([group_number[group] for _, group in pairs], np.int64),
+        keys=np.array([key for key, _ in mapping]),
+        ids=np.concatenate(ids),
+        ends=np.cumsum([len(each) for each in ids]),
+    )
+    return buffer.getvalue()
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,137 @@
+"""Validation on the dev split: every sample once, whatever the number of workers.
+
+Batches are cut from the whole split and dealt to the ranks; a batch's losses and monitors come from that batch alone.
+So the result on 3 workers is that on 1, and no sample is doubled to fill a last batch. All ranks return the same
+numbers.
+
+Shapes: N videos of the split, E joint space.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from hvlm.data.batching import BatchingConfig, BatchPlan, plan_evaluation
+from hvlm.losses.monitors import collapse_monitors
+from hvlm.losses.objective import Objective
+from hvlm.metrics.retrieval import best_ranks, summarise_ranks
+from hvlm.models.hierarchical_vlm import HierarchicalVLM
+from pipelines.training.step import autocast, mix_seed, run_step
+from pipelines.training.stream import FeatureReader, read_batch
+from pipelines.training.text import TextTable
+
+MONITOR_PREFIX = "dev/hidden/"
+RECALL = "dev/video/text_to_video/recall_at_1"
+CONTRAST_GAP = MONITOR_PREFIX + "contrast_gap"
+_SEED = 1  # anchors of the contrastive losses: the same ones at every validation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationData:
+    """The dev split and how it is cut."""
+
+    reader: FeatureReader
+    texts: TextTable | None
+    batching: BatchingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one batch gave: figures with their weight in videos, and embeddings for retrieval."""
+
+    number: int
+    num_videos: int
+    figures: dict[str, float]
+    video_NE: np.ndarray[Any, Any] | None
+    text_NE: np.ndarray[Any, Any] | None
+    group_N: np.ndarray[Any, Any] | None
+
+
+def validate(
+    model: HierarchicalVLM, objective: Objective, data: ValidationData, device: torch.device, precision: str
+) -> dict[str, float]:
+    """Return the dev metrics by name; empty when the split has no sample. All ranks must call it together.
+
+    `dev/loss/*` and `dev/hidden/*` (collapse monitors of the encoder's rows) are means over videos; recall is over the
+    whole split, a query's right answers being all videos with an equal text.
+    """
+    if len(data.reader.table) == 0:
+        return {}
+    rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    plans = plan_evaluation(data.reader.table.index, data.batching)
+    was_training = model.training
+    model.eval()
+    try:
+        mine = [
+            _measure(model, objective, data, (number, plans[number]), (device, precision))
+            for number in range(rank, len(plans), world_size)
+        ]
+    finally:
+        model.train(was_training)
+    gathered: list[list[_Part]] = [mine]
+    if world_size > 1:
+        gathered = [[] for _ in range(world_size)]
+        dist.all_gather_object(gathered, mine)
+    # In the order of the batches, so that the sums are rounded alike for any number of ranks.
+    parts = sorted((part for each in gathered for part in each), key=lambda part: part.number)
+    return _mean_figures(parts) | _retrieval(parts)
+
+
+@torch.no_grad()
+def _measure(
+    model: HierarchicalVLM,
+    objective: Objective,
+    data: ValidationData,
+    numbered: tuple[int, BatchPlan],
+    where: tuple[torch.device, str],
+) -> _Part:
+    number, plan = numbered
+    device, precision = where
+    keys = data.reader.table.index.keys
+    rows = None if data.texts is None else [data.texts.row(keys[int(i)], 0) for i in plan.samples]
+    batch = read_batch(data.reader, plan, rows).to(device)
+    with autocast(device, precision):
+        result = run_step(model, objective, batch, seed=mix_seed(_SEED, number), gather=False)
+    figures = {f"dev/loss/{name}": float(loss) for name, loss in result.losses.items()}
+    figures |= collapse_monitors(result.output.hidden_BTD, batch.mask_BT, prefix=MONITOR_PREFIX)
+    if result.output.text_BE is None or batch.text_group_B is None:
+        return _Part(number, len(plan.samples), figures, None, None, None)
+    video, text = (x.float().cpu().numpy() for x in (result.output.video_BE, result.output.text_BE))
+    return _Part(number, len(plan.samples), figures, video, text, batch.text_group_B.cpu().numpy())
+
+
+def _mean_figures(parts: Iterable[_Part]) -> dict[str, float]:
+    """Mean over videos; a batch in which a figure does not exist (no pair) does not count for it, a bad loss does."""
+    totals: dict[str, tuple[float, int]] = {}
+    for part in parts:
+        for name, value in part.figures.items():
+            total, count = totals.get(name, (0.0, 0))
+            if math.isfinite(value) or name.startswith("dev/loss/"):
+                totals[name] = total + value * part.num_videos, count + part.num_videos
+            else:
+                totals[name] = total, count
+    return {name: total / count if count else math.nan for name, (total, count) in totals.items()}
+
+
+def _retrieval(parts: list[_Part]) -> dict[str, float]:
+    if any(part.video_NE is None for part in parts):
+        return {}
+    video, text, group = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("video_NE", "text_NE", "group_N")
+    )
+    known = group >= 0
+    if not known.any() or not (np.isfinite(video).all() and np.isfinite(text).all()):
+        return {}
+    similarity = text[known] @ video[known].T
+    metrics: dict[str, float] = {}
+    for direction, matrix in (("text_to_video", similarity), ("video_to_text", similarity.T)):
+        result = summarise_ranks(best_ranks(matrix, group[known], group[known]), int(known.sum()))
+        base = f"dev/video/{direction}"
+        metrics |= {f"{base}/recall_at_1": result.recall_at_1, f"{base}/recall_at_5": result.recall_at_5}
+        metrics[f"{base}/median_rank"] = result.median_rank
+    return metrics

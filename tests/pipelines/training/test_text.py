@@ -1,0 +1,124 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvlm.data.samples import SampleMeta
+from hvlm.errors import UserError
+from pipelines.store.manifest import open_manifest
+from pipelines.training.config import TextConfig
+from pipelines.training.text import make_text_table, read_metas, read_text_table, text_encoder_of, texts_of_video
+from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store
+
+CONFIG = TextConfig(encoder=CLIP)
+
+
+def meta(**values: object) -> SampleMeta:
+    base = SampleMeta(
+        video_id="a",
+        key="a",
+        split="train",
+        subset=None,
+        duration_s=1.0,
+        num_rows=1,
+        dim=1,
+        encoder="clip",
+        fingerprint="",
+        extractor="",
+        fps=1.0,
+        stride_s=1.0,
+        clip_s=1.0,
+        offset_s=0.0,
+        timestamps_s=[0.0],
+        span_s=(0.0, 1.0),
+    )
+    return replace(base, **values)  # type: ignore[arg-type]
+
+
+def test_a_summary_wins_over_captions_over_labels() -> None:
+    captions = [
+        {"text": "one", "segment": [0, 1]},
+        {"text": "two", "segment": [0, 1]},
+        {"text": "one", "segment": [1, 2]},
+    ]
+    labels = [{"label": "jump", "segment": [0, 1]}, {"label": "jump", "segment": [2, 3]}]
+    everything = meta(summary="all", captions=captions, annotations=labels)
+    assert texts_of_video(everything, ("a {label}",)) == [("all", "all")]
+    assert texts_of_video(replace(everything, summary=None), ("a {label}",)) == [("one", "one"), ("two", "two")]
+    only_labels = replace(everything, summary=None, captions=[])
+    assert texts_of_video(only_labels, ("a {label}", "b {label}")) == [
+        ("a jump", "label: jump"),
+        ("b jump", "label: jump"),
+    ]
+    assert texts_of_video(meta(), ("a {label}",)) == []
+
+
+def test_the_table_is_made_once_and_says_which_texts_are_equal(store: str) -> None:
+    manifest = open_manifest(store)
+    metas = read_metas(manifest, ("train", "dev"))
+    calls: list[int] = []
+
+    def counting(texts: list[str]) -> np.ndarray:
+        calls.append(len(texts))
+        return encode_text(texts)
+
+    uri = make_text_table(manifest, CONFIG, metas, counting)
+    assert make_text_table(manifest, CONFIG, metas[::-1], counting) == uri and len(calls) == 1
+    table = read_text_table(uri)
+    assert set(table.texts_of) == {each.key for each in metas} and table.dim == 8
+    for each in metas:
+        texts = texts_of_video(each, CONFIG.templates)
+        assert len(table.texts_of[each.key]) == len(texts)
+        for choice in range(2 * len(texts)):
+            row = table.row(each.key, choice)
+            np.testing.assert_allclose(row.features_X, encode_text([texts[choice % len(texts)][0]])[0], rtol=1e-6)
+    by_group: dict[int, set[str]] = {}
+    for each in metas:
+        for i, (_, group) in enumerate(texts_of_video(each, CONFIG.templates)):
+            by_group.setdefault(table.row(each.key, i).group, set()).add(group)
+    assert all(len(groups) == 1 for groups in by_group.values())
+    assert len(by_group) == len(set().union(*by_group.values()))
+
+
+def test_a_video_without_text_has_group_minus_one(store: str) -> None:
+    manifest = open_manifest(store)
+    metas = [*read_metas(manifest, ("train",)), meta(key="silent")]
+    row = read_text_table(make_text_table(manifest, CONFIG, metas, encode_text)).row("silent", 3)
+    assert row.group == -1 and not row.features_X.any()
+
+
+def test_other_texts_are_another_file(store: str) -> None:
+    manifest = open_manifest(store)
+    metas = read_metas(manifest, ("train",))
+    other = TextConfig(encoder=CLIP, templates=("{label}!",))
+    assert make_text_table(manifest, other, metas, encode_text) != make_text_table(manifest, CONFIG, metas, encode_text)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"model": "ViT-B-32"}])
+def test_another_models_text_is_refused(store: str, change: dict[str, object]) -> None:
+    other = TextConfig(encoder=replace(CLIP, **change))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"text\.encoder.*copy the encoder from the extraction's config"):
+        text_encoder_of(open_manifest(store), other)
+    with pytest.raises(UserError, match="no CLIP column"):
+        text_encoder_of(open_manifest(store, ["c3d"]), CONFIG)
+
+
+def test_other_frames_of_the_same_model_are_fine(store: str) -> None:
+    same_tower = TextConfig(encoder=replace(CLIP, batch_size=3, precision="fp32"))
+    manifest = open_manifest(store)
+    assert text_encoder_of(manifest, same_tower)[1] == manifest.encoders["clip"]
+
+
+def test_a_store_without_any_text_says_so(tmp_path: Path) -> None:
+    manifest = open_manifest(make_store(tmp_path / "store", 8, text=False))
+    with pytest.raises(UserError, match="none of the 8 videos has a summary, caption or label"):
+        make_text_table(manifest, CONFIG, read_metas(manifest, ("train", "dev", "val", "test")), encode_text)
+
+
+def test_the_real_text_tower_fills_the_table(store: str) -> None:
+    manifest = open_manifest(store)
+    table = read_text_table(make_text_table(manifest, CONFIG, read_metas(manifest, ("dev",)), None))
+    assert table.features_NX.dtype == np.float32 and np.isfinite(table.features_NX).all()
+    assert table.dim not in DIMS.values()  # the tiny model's own width: not the stand-in's
+    assert len(np.unique(table.features_NX.round(6), axis=0)) == len(table.features_NX)
