@@ -27,7 +27,9 @@ def summarise(clauses: Sequence[str], rng: np.random.Generator) -> str:
     """
     opening, middle, closing = SUMMARY_TEMPLATES[int(rng.integers(len(SUMMARY_TEMPLATES)))]
     first, *between, last = clauses
-    return _sentence(opening.format(first) + "".join(middle.format(clause) for clause in between) + closing.format(last))
+    return _sentence(
+        opening.format(first) + "".join(middle.format(clause) for clause in between) + closing.format(last)
+    )
 
 
 def _sentence(text: str) -> str:

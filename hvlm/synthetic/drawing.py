@@ -1,6 +1,7 @@
 """Draws one frame of a script at a time, in numpy: a background, the distractors, and the shape that acts at that time.
 
-Coordinates: units of the picture's height, origin in the middle, x to the right, y downwards. Shapes: H height, W width in pixels.
+Coordinates: units of the picture's height, origin in the middle, x to the right, y downwards.
+Shapes: H height, W width in pixels.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,8 @@ from hvlm.synthetic.world import Actor, Background, VideoScript
 GRAIN_TILE_PX = 256
 CLOUD_CELLS = 6
 
-# A polar outline with `points` tips at radius 1 and `points` inner corners at the given radius; inner = cos(pi / points) is the
-# regular polygon. The circle has no tips.
+# A polar outline: (number of tips at radius 1, radius of the inner corners between them). An inner radius of
+# cos(pi / tips) makes the regular polygon. The circle has no tips.
 _OUTLINES: dict[Shape, tuple[int, float]] = {
     "square": (4, float(np.cos(np.pi / 4))),
     "triangle": (3, float(np.cos(np.pi / 3))),
@@ -56,10 +57,12 @@ class FramePainter:
         self._grain = (script.background.grain * grain_rng.standard_normal(tile_shape)).astype(np.float32)
 
     def draw(self, time_s: float) -> NDArray[np.uint8]:
-        """Return the frame at `time_s` as RGB, uint8 (H, W, 3); a pure function of the script, the size and the time."""
+        """Return the frame at `time_s` as RGB, uint8 (H, W, 3); it depends on script, size and time only."""
         height, width = self._background_HW3.shape[:2]
-        # Grain is a window into one noise tile; its place jumps with the time in milliseconds, so equal times give equal frames.
-        place = np.random.default_rng([self._script.background.seed, 2, round(time_s * 1000)]).integers(0, GRAIN_TILE_PX, 2)
+        # Grain is a window into one noise tile; the time in ms seeds its place, so equal times give equal frames.
+        place = np.random.default_rng([self._script.background.seed, 2, round(time_s * 1000)]).integers(
+            0, GRAIN_TILE_PX, 2
+        )
         frame = self._background_HW3 + self._grain[place[0] : place[0] + height, place[1] : place[1] + width]
         for distractor in self._script.distractors:
             self._blend(frame, distractor, pose_at(distractor, time_s, self._script.duration_s))
@@ -89,7 +92,7 @@ def pose_at(actor: Actor, time_s: float, span_s: float) -> Pose:
     x, y = actor.centre_xy
     pace = actor.speed * time_s
     turn = 2.0 * np.pi * (0.45 * pace + actor.phase)
-    radius, angle, opacity = actor.size, -np.pi / 2, 1.0
+    radius, angle, opacity = actor.radius, -np.pi / 2, 1.0
     match actor.motion:
         case "bounce":
             y = 0.5 - radius - 0.6 * abs(np.sin(turn / 2))
@@ -137,7 +140,9 @@ def _outline(shape: Shape, angle: NDArray[np.float32]) -> NDArray[np.float32] | 
         return 1.0
     points, inner = _OUTLINES[shape]
     half = np.pi / points
-    # Fold every direction onto [0, half]: the angle to the nearest tip; the edge is the line from that tip to the inner corner.
+    # Fold every direction onto [0, half], the angle to the nearest tip; the edge runs from that tip to the inner corner.
     fold = np.abs((angle + half) % (2.0 * half) - half)
-    edge: NDArray[np.float32] = inner * np.sin(half) / (np.sin(fold) * (1.0 - inner * np.cos(half)) + inner * np.sin(half) * np.cos(fold))
+    edge: NDArray[np.float32] = (
+        inner * np.sin(half) / (np.sin(fold) * (1.0 - inner * np.cos(half)) + inner * np.sin(half) * np.cos(fold))
+    )
     return edge

@@ -1,4 +1,4 @@
-"""The words of the planted world: shapes, colours and motions, the eight atomic actions, and how each is said in English.
+"""The words of the planted world: shapes, colours, motions, the eight atomic actions, and how they are said in English.
 
 Every shape takes part in two actions, so that one frame shows the shape and only several frames show the action.
 """
@@ -47,7 +47,7 @@ COLOURS: dict[str, Rgb] = {
     "white": (0.95, 0.95, 0.95),
 }
 
-# What a shape wears half of the time: colour says something about the action, never enough.
+# What a shape wears most of the time (`favourite_colour_share`): colour hints at the action and never decides it.
 FAVOURITE_COLOUR: dict[Shape, str] = {"circle": "red", "square": "blue", "triangle": "yellow", "star": "white"}
 
 NOUNS: dict[Shape, tuple[str, ...]] = {
@@ -59,14 +59,14 @@ NOUNS: dict[Shape, tuple[str, ...]] = {
 
 # Third person singular, to follow "a red circle".
 VERBS: dict[Motion, tuple[str, ...]] = {
-    "bounce": ("bounces up and down", "hops on the ground", "keeps bouncing"),
-    "slide": ("slides from side to side", "glides left and right", "sweeps across"),
-    "spin": ("spins on the spot", "turns around itself", "keeps rotating"),
-    "grow": ("grows bigger and bigger", "swells up", "keeps growing"),
-    "blink": ("blinks on and off", "flashes", "keeps vanishing and coming back"),
-    "orbit": ("runs in circles", "orbits the middle", "goes round and round"),
-    "shake": ("shakes quickly", "trembles", "keeps jittering"),
-    "rise": ("rises to the top", "climbs upwards", "floats up"),
+    "bounce": ("bounces up and down", "hops on the ground"),
+    "slide": ("slides from side to side", "glides left and right"),
+    "spin": ("spins on the spot", "turns around itself"),
+    "grow": ("grows bigger and bigger", "swells up"),
+    "blink": ("blinks on and off", "flashes"),
+    "orbit": ("runs in circles", "orbits the middle"),
+    "shake": ("shakes quickly", "trembles"),
+    "rise": ("rises to the top", "climbs upwards"),
 }
 
 # "{0}" is what happens: "a red circle bounces up and down".

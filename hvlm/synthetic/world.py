@@ -2,9 +2,9 @@
 
 Pure: a configuration gives the same scripts everywhere; nothing is drawn or written here.
 
-An activity is an ordered composition of actions. Activities come in families that share the same actions and differ only in order
-(the order, its reversal, then rotations), so a bag of frames can tell the family and never the activity within it: with two orders
-per family a perfect bag of actions is right half of the time.
+An activity is an ordered composition of actions. Activities come in families that share the same actions and differ
+only in order (the order, its reversal, then rotations), so a bag of frames can tell the family and never the activity
+within it: with two orders per family a perfect bag of actions is right half of the time.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from hvlm.synthetic.captions import caption_of, describe, summarise
 from hvlm.synthetic.vocabulary import ACTIONS, COLOURS, FAVOURITE_COLOUR, Action, Motion, Rgb, Shape
 
 Subset = Literal["training", "validation"]
-FAVOURITE_COLOUR_SHARE = 0.5
 COLOUR_JITTER = 0.06
 DISTRACTOR_SHAPES: tuple[Shape, ...] = ("circle", "square", "triangle", "star", "hexagon", "cross")
 
@@ -35,11 +34,21 @@ class WorldConfig(Config):
     min_duration_s: float = 20.0
     max_duration_s: float = 40.0
     idle_fraction: float = 0.2
-    max_distractors: int = 3
-    background_contrast: float = 0.35
+    min_radius: float = 0.25
+    max_radius: float = 0.35
+    favourite_colour_share: float = 0.85
+    max_distractors: int = 2
+    background_spread: float = 0.05
+    background_contrast: float = 0.1
 
     def __post_init__(self) -> None:
-        for name, least in (("num_videos", 1), ("num_families", 1), ("orders_per_family", 1), ("actions_per_activity", 2), ("max_distractors", 0)):
+        for name, least in (
+            ("num_videos", 1),
+            ("num_families", 1),
+            ("orders_per_family", 1),
+            ("actions_per_activity", 2),
+            ("max_distractors", 0),
+        ):
             value = getattr(self, name)
             require(value >= least, what=f"world.{name}", got=value, expected=f"at least {least}", do=f"raise {name}")
         require(
@@ -63,9 +72,23 @@ class WorldConfig(Config):
             expected=f"{2.0 * self.actions_per_activity} (2 s per action) <= min_duration_s <= max_duration_s",
             do="set e.g. 20 and 40",
         )
-        for name, low, high in (("validation_fraction", 0.0, 1.0), ("idle_fraction", 0.0, 0.5), ("background_contrast", 0.0, 1.0)):
+        for name, low, high in (
+            ("validation_fraction", 0.0, 1.0),
+            ("idle_fraction", 0.0, 0.5),
+            ("min_radius", 0.05, self.max_radius),
+            ("max_radius", self.min_radius, 0.5),
+            ("favourite_colour_share", 0.0, 1.0),
+            ("background_spread", 0.0, 0.5),
+            ("background_contrast", 0.0, 1.0),
+        ):
             value = getattr(self, name)
-            require(low <= value <= high, what=f"world.{name}", got=value, expected=f"{low} to {high}", do=f"set {name} in that range")
+            require(
+                low <= value <= high,
+                what=f"world.{name}",
+                got=value,
+                expected=f"{low} to {high}",
+                do=f"set {name} in that range",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +102,22 @@ class Activity:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """A shape that moves. `size` is its radius and `centre_xy` its place, both in units of the picture's height, origin in the middle;
-    `speed` multiplies the motion's own pace; `phase` in [0, 1) shifts it."""
+    """A shape that moves.
+
+    Attributes:
+        shape: what it looks like.
+        motion: how it moves.
+        rgb: its colour, each in [0, 1].
+        radius: of the circle around it, in units of the picture's height.
+        centre_xy: its place of rest in the same units, origin in the middle, y downwards.
+        speed: multiplies the motion's own pace.
+        phase: shifts the motion, in [0, 1).
+    """
 
     shape: Shape
     motion: Motion
     rgb: Rgb
-    size: float
+    radius: float
     centre_xy: tuple[float, float]
     speed: float
     phase: float
@@ -104,7 +136,7 @@ class ActionSpan:
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """A gradient from `dark` to `light` at `angle` (radians) with a cloud texture drawn from `seed`, and grain on every frame."""
+    """A gradient from `dark` to `light` at `angle` (radians), clouds drawn from `seed`, and `grain` on every frame."""
 
     dark: Rgb
     light: Rgb
@@ -135,10 +167,16 @@ def make_activities(config: WorldConfig) -> tuple[Activity, ...]:
     """
     rng = np.random.default_rng([config.seed, 1])
     families: list[tuple[Action, ...]] = []
+    uses = np.zeros(len(ACTIONS))
     for _ in range(1000):
-        chosen = tuple(ACTIONS[index] for index in rng.permutation(len(ACTIONS))[: config.actions_per_activity])
-        if all(set(chosen) != set(other) for other in families):
-            families.append(chosen)
+        # The least used actions first, ties by chance, so that every action occurs about equally often.
+        chosen = np.lexsort((rng.random(len(ACTIONS)), uses + rng.integers(0, 2, len(ACTIONS))))[
+            : config.actions_per_activity
+        ]
+        family = tuple(ACTIONS[index] for index in rng.permutation(chosen))
+        if all(set(family) != set(other) for other in families):
+            families.append(family)
+            uses[chosen] += 1
         if len(families) == config.num_families:
             break
     require(
@@ -156,13 +194,13 @@ def make_activities(config: WorldConfig) -> tuple[Activity, ...]:
 
 
 def make_world(config: WorldConfig) -> tuple[VideoScript, ...]:
-    """Return the scripts of all videos, activities evenly spread over both subsets; equal configurations give equal scripts."""
+    """Return the scripts of all videos, with the activities evenly spread over both subsets."""
     activities = make_activities(config)
     return tuple(_make_video(config, index, activities) for index in range(config.num_videos))
 
 
 def _orders(chosen: tuple[Action, ...], count: int) -> list[tuple[Action, ...]]:
-    """The order, its reversal, then rotations: distinct, and no two start with the same action up to `len(chosen)` of them."""
+    """The order, its reversal, then rotations: up to `len(chosen)` of them, no two with the same first action."""
     reversal = chosen[::-1]
     rotations = [chosen[shift:] + chosen[:shift] for shift in range(1, len(chosen) - 1)]
     return [chosen, reversal, *rotations][:count]
@@ -179,10 +217,18 @@ def _make_video(config: WorldConfig, index: int, activities: tuple[Activity, ...
     spans_s = _draw_spans(rng, duration_s, len(activity.actions), config.idle_fraction)
     actions, clauses = [], []
     for action, span_s in zip(activity.actions, spans_s, strict=True):
-        colour = _draw_colour(rng, action.shape)
+        colour = _draw_colour(rng, action.shape, config.favourite_colour_share)
         clause = describe(action, colour, rng)
         clauses.append(clause)
-        actions.append(ActionSpan(action, span_s, colour, _draw_actor(rng, action, colour), caption_of(clause, rng)))
+        actions.append(
+            ActionSpan(
+                action,
+                span_s,
+                colour,
+                _draw_actor(rng, action, colour, (config.min_radius, config.max_radius)),
+                caption_of(clause, rng),
+            )
+        )
     return VideoScript(
         video_id=f"planted-{index:04d}",
         subset=subset,
@@ -191,11 +237,13 @@ def _make_video(config: WorldConfig, index: int, activities: tuple[Activity, ...
         actions=tuple(actions),
         summary=summarise(clauses, rng),
         distractors=tuple(_draw_distractor(rng) for _ in range(int(rng.integers(config.max_distractors + 1)))),
-        background=_draw_background(rng, config.background_contrast),
+        background=_draw_background(rng, config.background_spread, config.background_contrast),
     )
 
 
-def _draw_spans(rng: np.random.Generator, duration_s: float, count: int, idle_fraction: float) -> list[tuple[float, float]]:
+def _draw_spans(
+    rng: np.random.Generator, duration_s: float, count: int, idle_fraction: float
+) -> list[tuple[float, float]]:
     """Spans in order with idle time before, between and after them; shares vary by a factor of about 2."""
     gaps = rng.uniform(0.3, 1.0, count + 1)
     lengths = rng.uniform(0.6, 1.2, count)
@@ -210,20 +258,20 @@ def _draw_spans(rng: np.random.Generator, duration_s: float, count: int, idle_fr
     return spans
 
 
-def _draw_colour(rng: np.random.Generator, shape: Shape) -> str:
-    if rng.random() < FAVOURITE_COLOUR_SHARE:
+def _draw_colour(rng: np.random.Generator, shape: Shape, favourite_share: float) -> str:
+    if rng.random() < favourite_share:
         return FAVOURITE_COLOUR[shape]
     names = list(COLOURS)
     return names[int(rng.integers(len(names)))]
 
 
-def _draw_actor(rng: np.random.Generator, action: Action, colour: str) -> Actor:
+def _draw_actor(rng: np.random.Generator, action: Action, colour: str, radii: tuple[float, float]) -> Actor:
     red, green, blue = np.clip(np.asarray(COLOURS[colour]) + rng.uniform(-COLOUR_JITTER, COLOUR_JITTER, 3), 0.0, 1.0)
     return Actor(
         shape=action.shape,
         motion=action.motion,
         rgb=(float(red), float(green), float(blue)),
-        size=float(rng.uniform(0.14, 0.22)),
+        radius=float(rng.uniform(*radii)),
         centre_xy=(float(rng.uniform(-0.3, 0.3)), float(rng.uniform(-0.15, 0.15))),
         speed=float(rng.uniform(0.8, 1.25)),
         phase=float(rng.random()),
@@ -238,15 +286,15 @@ def _draw_distractor(rng: np.random.Generator) -> Actor:
         shape=DISTRACTOR_SHAPES[int(rng.integers(len(DISTRACTOR_SHAPES)))],
         motion="drift",
         rgb=(float(red), float(green), float(blue)),
-        size=float(rng.uniform(0.05, 0.1)),
+        radius=float(rng.uniform(0.05, 0.1)),
         centre_xy=(float(rng.uniform(-0.6, 0.6)), float(rng.uniform(-0.4, 0.4))),
         speed=float(rng.uniform(0.5, 1.5)),
         phase=float(rng.random()),
     )
 
 
-def _draw_background(rng: np.random.Generator, contrast: float) -> Background:
-    base = rng.uniform(0.15, 0.45, 3)
+def _draw_background(rng: np.random.Generator, spread: float, contrast: float) -> Background:
+    base = 0.3 + rng.uniform(-spread, spread, 3)
     tint = rng.uniform(0.0, contrast, 3)
     dark, light = np.clip(base - tint / 2, 0.0, 1.0), np.clip(base + tint / 2, 0.0, 1.0)
     return Background(
@@ -254,5 +302,5 @@ def _draw_background(rng: np.random.Generator, contrast: float) -> Background:
         light=(float(light[0]), float(light[1]), float(light[2])),
         angle=float(rng.uniform(0.0, 2.0 * np.pi)),
         seed=int(rng.integers(2**31)),
-        grain=float(rng.uniform(0.01, 0.03)),
+        grain=float(rng.uniform(0.004, 0.012)),
     )

@@ -1,4 +1,4 @@
-"""The toy features hold what their configuration plants, and their raw statistics are those of the specification's section 2."""
+"""The toy features hold what is planted, and their raw statistics are those of the specification's section 2."""
 
 import numpy as np
 import pytest
@@ -17,9 +17,7 @@ def _consecutive_cosines(toy: ToyFeatures) -> tuple[np.ndarray, np.ndarray]:
 def test_equal_arguments_give_equal_bits_and_another_seed_does_not() -> None:
     first, second, other = toy_features(3, 4), toy_features(3, 4), toy_features(4, 4)
     assert first.features.tobytes() == second.features.tobytes()
-    assert first.features.shape != other.features.shape or not np.array_equal(
-        first.features, other.features
-    )
+    assert first.features.shape != other.features.shape or not np.array_equal(first.features, other.features)
 
 
 def test_shapes_lengths_and_padding() -> None:
@@ -33,9 +31,7 @@ def test_shapes_lengths_and_padding() -> None:
     assert np.array_equal(toy.mask, np.arange(toy.mask.shape[1]) < lengths[:, None])
     assert not toy.features[~toy.mask].any()
     assert (toy.labels[~toy.mask] == -1).all()
-    np.testing.assert_allclose(
-        np.linalg.norm(toy.features[toy.mask], axis=-1), 1.0, rtol=1e-5
-    )
+    np.testing.assert_allclose(np.linalg.norm(toy.features[toy.mask], axis=-1), 1.0, rtol=1e-5)
 
 
 def test_boundaries_stand_exactly_where_the_label_changes() -> None:
@@ -43,20 +39,14 @@ def test_boundaries_stand_exactly_where_the_label_changes() -> None:
     assert not toy.boundaries[:, 0].any()
     for video in range(10):
         length = int(toy.mask[video].sum())
-        changes = [
-            t
-            for t in range(1, length)
-            if toy.labels[video, t] != toy.labels[video, t - 1]
-        ]
+        changes = [t for t in range(1, length) if toy.labels[video, t] != toy.labels[video, t - 1]]
         assert np.flatnonzero(toy.boundaries[video]).tolist() == changes
         assert (np.diff([0, *changes]) >= 5).all()
 
 
 def test_without_background_and_noise_a_frame_is_its_class_vector() -> None:
     toy = toy_features(0, 3, ToyConfig(background_weight=0.0, noise_weight=0.0))
-    np.testing.assert_allclose(
-        toy.features[toy.mask], toy.class_vectors[toy.labels[toy.mask]], atol=1e-6
-    )
+    np.testing.assert_allclose(toy.features[toy.mask], toy.class_vectors[toy.labels[toy.mask]], atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -67,9 +57,7 @@ def test_raw_statistics_match_the_specification(seed: int) -> None:
     spectrum = np.linalg.svd(frames - frames.mean(0), compute_uv=False) ** 2
     shares = spectrum / spectrum.sum()
     assert cosines.mean() == pytest.approx(0.579, abs=0.03)
-    assert cosines[~crosses].mean() - cosines[crosses].mean() == pytest.approx(
-        0.259, abs=0.03
-    )
+    assert cosines[~crosses].mean() - cosines[crosses].mean() == pytest.approx(0.259, abs=0.03)
     assert np.sqrt(32) * frames.std(0).mean() == pytest.approx(0.981, abs=0.02)
     assert np.exp(-(shares * np.log(shares)).sum()) == pytest.approx(28.4, abs=1.0)
 
