@@ -1,0 +1,102 @@
+"""Decode a segment once for all encoders, through one of two interchangeable backends."""
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hvlm.errors import Reason, UserError, VideoError
+from hvlm.video.packets import FrameRequest
+from hvlm.video.resizing import resize_and_crop
+from hvlm.video.segments import SegmentPlan
+from hvlm.video.views import FrameView
+
+BackendName = Literal["decord", "pyav"]
+
+
+class DecoderBackend(Protocol):
+    """A decoder. `name` and `version` go into the fingerprint of what is extracted with it."""
+
+    name: str
+    version: str
+
+    def decode(self, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yield each wanted frame once, in order: upright RGB uint8 (H, W, 3), valid until the next is asked for.
+
+        Raises:
+            VideoError: truncated when a wanted frame cannot be decoded; unreadable, storage_* as `open_video`.
+        """
+        ...
+
+
+def get_backend(name: BackendName) -> DecoderBackend:
+    """The backend called `name`."""
+    if name == "pyav":
+        from hvlm.video.pyav_backend import PyAVBackend
+
+        return PyAVBackend()
+    if name == "decord":
+        from hvlm.video.decord_backend import DecordBackend
+
+        return DecordBackend()
+    raise UserError(what="decode.backend", got=repr(name), expected="decord or pyav", do="choose one of the two")
+
+
+def decode_views(
+    path: str,
+    backend_name: BackendName,
+    segment: SegmentPlan,
+    views: Mapping[str, FrameView],
+    stream_index: int,
+    rotation: int,
+) -> dict[str, npt.NDArray[np.uint8]]:
+    """All frames of a segment, decoded once: each is resized and cropped per view as it comes, then dropped.
+
+    Args:
+        path: local file.
+        segment: from `plan_segments`.
+        views: the views that the segment was planned for.
+        stream_index: from the video's index.
+        rotation: from the video's index.
+
+    Returns:
+        Per view uint8 (F, crop, crop, 3), F as `ViewPlan.frame_index`; `cut_clips` makes clips of it.
+
+    Raises:
+        VideoError: as `DecoderBackend.decode`.
+    """
+    request = _request(path, segment, stream_index, rotation)
+    frames = {
+        name: np.empty((len(plan.frame_index), views[name].crop, views[name].crop, 3), np.uint8)
+        for name, plan in segment.views.items()
+    }
+    done = 0
+    for number, frame in zip(request.frame_index.tolist(), get_backend(backend_name).decode(request), strict=False):
+        for name, plan in segment.views.items():
+            first, end = np.searchsorted(plan.frame_index, (number, number + 1))
+            if end > first:
+                frames[name][first:end] = resize_and_crop(frame, views[name])
+        done += 1
+    if done < len(request.frame_index):
+        wanted = len(request.frame_index)
+        raise VideoError(
+            Reason.TRUNCATED, f"{path}: {done} of {wanted} wanted frames were decoded, then the video ended"
+        )
+    return frames
+
+
+def _request(path: str, segment: SegmentPlan, stream_index: int, rotation: int) -> FrameRequest:
+    """The union of the frames that the views want."""
+    plans = segment.views.values()
+    frame_index, first = np.unique(np.concatenate([plan.frame_index for plan in plans]), return_index=True)
+    return FrameRequest(
+        path=path,
+        stream_index=stream_index,
+        rotation=rotation,
+        frame_index=frame_index,
+        frame_pts=np.concatenate([plan.frame_pts for plan in plans])[first],
+        seek_index=segment.seek_index,
+        seek_pts=segment.seek_pts,
+        counted=segment.counted,
+    )

@@ -1,0 +1,245 @@
+"""What a video file holds, read from its packets without decoding them: frame times, seek points, upright size."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+import numpy.typing as npt
+from av.stream import Discard
+
+from hvlm.errors import Reason, VideoError
+
+MAX_SIDE_PX = 16384
+MAX_PIXELS = 64_000_000
+# Containers that store no pts: FFmpeg makes them up, and after B-frames decoders return them in the wrong order.
+FORMATS_WITHOUT_PTS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
+
+
+@dataclass(frozen=True, slots=True)
+class VideoIndex:
+    """The displayed frames of a video's best stream, in presentation order.
+
+    Args:
+        path: local file.
+        stream_index: the stream FFmpeg calls best (default disposition, then pixels, then bit rate).
+        codec: name of the codec, e.g. "h264".
+        width: pixels of the upright frame.
+        height: pixels of the upright frame.
+        rotation: clockwise degrees (0, 90, 180, 270) that make a stored frame upright.
+        fps: frames / duration_s, the true average.
+        duration_s: last pts + its duration - first pts.
+        time_base: seconds per unit of pts.
+        pts: int64 (N,), strictly increasing.
+        keyframes: bool (N,), frames from which all that is displayed later can be decoded.
+        counted: the pts a decoder returns cannot be trusted; its frames are counted from the start of the file.
+    """
+
+    path: str
+    stream_index: int
+    codec: str
+    width: int
+    height: int
+    rotation: int
+    fps: float
+    duration_s: float
+    time_base: Fraction
+    pts: npt.NDArray[np.int64]
+    keyframes: npt.NDArray[np.bool_]
+    counted: bool
+
+    @property
+    def num_frames(self) -> int:
+        """N, the number of displayed frames."""
+        return len(self.pts)
+
+    @property
+    def times_s(self) -> npt.NDArray[np.float64]:
+        """float64 (N,), seconds since the first frame."""
+        numerator, denominator = self.time_base.numerator, self.time_base.denominator
+        return np.asarray((self.pts - self.pts[0]) * numerator / denominator, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the headers say, unproved. `num_frames` and `duration_s` are 0 where the container states none."""
+
+    duration_s: float
+    fps: float
+    codec: str
+    num_frames: int
+    width: int
+    height: int
+    num_streams: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Packets:
+    """Packets in decode order; times in time base units, -1 duration where unknown."""
+
+    pts: list[int | None]
+    dts: list[int | None]
+    duration: list[int]
+    keyframe: list[bool]
+    discard: list[bool]
+
+
+@contextmanager
+def open_video(path: str | Path) -> Iterator[Any]:
+    """Open a container; FFmpeg's errors inside the block become `VideoError`.
+
+    Raises:
+        VideoError: storage_permanent (missing, no permission), unreadable (not a video), storage_transient (I/O error).
+    """
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise VideoError(Reason.STORAGE_PERMANENT, f"{path}: {error}") from error
+    except (av.error.InvalidDataError, av.error.EOFError, av.error.PatchWelcomeError) as error:
+        raise VideoError(Reason.UNREADABLE, f"{path}: {error}") from error
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise VideoError(Reason.STORAGE_TRANSIENT, f"{path}: {error}", permanent=False) from error
+        raise VideoError(Reason.UNREADABLE, f"{path}: {error}") from error
+
+
+def best_stream(container: Any, path: str | Path) -> Any:
+    """The video stream that is decoded: the one FFmpeg calls best, checked.
+
+    Raises:
+        VideoError: no_video_stream, unsupported_codec, too_large.
+    """
+    stream = container.streams.best("video")
+    if stream is None:
+        found = ", ".join(s.type for s in container.streams) or "none"
+        raise VideoError(Reason.NO_VIDEO_STREAM, f"{path}: no video stream; its streams are: {found}")
+    if stream.codec_context is None:
+        raise VideoError(Reason.UNSUPPORTED_CODEC, f"{path}: FFmpeg {av.ffmpeg_version_info} has no decoder for it")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if max(width, height) > MAX_SIDE_PX or width * height > MAX_PIXELS:
+        limits = f"{MAX_SIDE_PX} pixels a side and {MAX_PIXELS} in all"
+        raise VideoError(Reason.TOO_LARGE, f"{path}: frames of {width}x{height}; the limits are {limits}")
+    return stream
+
+
+def probe_video(path: str | Path) -> ProbeResult:
+    """What the headers of a video say; reads no packet beyond what opening needs.
+
+    Raises:
+        VideoError: as `open_video` and `best_stream`.
+    """
+    with open_video(path) as container:
+        stream = best_stream(container, path)
+        duration = float(stream.duration * stream.time_base) if stream.duration else (container.duration or 0) / 1e6
+        return ProbeResult(
+            duration_s=duration,
+            fps=float(stream.average_rate or 0),
+            codec=stream.codec_context.codec.canonical_name,
+            num_frames=stream.frames,
+            width=stream.codec_context.width,
+            height=stream.codec_context.height,
+            num_streams=len(container.streams),
+        )
+
+
+def scan_video(path: str | Path) -> VideoIndex:
+    """Read every packet of a video's best stream (not decoding it, but for one frame that tells the rotation).
+
+    Raises:
+        VideoError: as `open_video` and `best_stream`; truncated when the file ends before what its own index lists;
+            zero_frames; unreadable when the first frame cannot be decoded.
+    """
+    with open_video(path) as container:
+        stream = best_stream(container, path)
+        _check_complete(stream, path)
+        stream_index, rotation = stream.index, _read_rotation(container, stream, path)
+    with open_video(path) as container:
+        stream = container.streams[stream_index]
+        packets = _read_packets(container, stream)
+        if not any(not discard for discard in packets.discard):
+            raise VideoError(Reason.ZERO_FRAMES, f"{path}: stream {stream.index} holds no displayed frame")
+        return _build_index(path, container.format.name, stream, packets, rotation)
+
+
+def _read_packets(container: Any, stream: Any) -> _Packets:
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
+    packets = _Packets([], [], [], [], [])
+    for packet in container.demux(stream):
+        if packet.size:
+            packets.pts.append(packet.pts)
+            packets.dts.append(packet.dts)
+            packets.duration.append(packet.duration or 0)
+            packets.keyframe.append(packet.is_keyframe)
+            packets.discard.append(packet.is_discard)
+    return packets
+
+
+def _read_rotation(container: Any, stream: Any, path: str | Path) -> int:
+    stream.codec_context.thread_count = 1
+    for frame in container.decode(stream):
+        return int(-frame.rotation) % 360 // 90 * 90
+    raise VideoError(Reason.ZERO_FRAMES, f"{path}: stream {stream.index} decodes to no frame")
+
+
+def _check_complete(stream: Any, path: str | Path) -> None:
+    """MP4 and MOV list every sample with its place in the file: a download that stopped early shows there."""
+    entries = stream.index_entries
+    if len(entries) == 0:
+        return
+    size_bytes = Path(path).stat().st_size
+    needed_bytes = max(entry.pos + entry.size for entry in entries)
+    if needed_bytes > size_bytes:
+        lost = sum(entry.pos + entry.size > size_bytes for entry in entries)
+        raise VideoError(
+            Reason.TRUNCATED,
+            f"{path}: the file has {size_bytes} bytes, its index needs {needed_bytes}; "
+            f"{lost} of {len(entries)} frames are missing",
+        )
+
+
+def _build_index(path: str | Path, format_name: str, stream: Any, packets: _Packets, rotation: int) -> VideoIndex:
+    shown = np.flatnonzero(~np.array(packets.discard))
+    counted = format_name in FORMATS_WITHOUT_PTS
+    times = [packets.pts[i] for i in shown]
+    if any(t is None for t in packets.pts) or len(set(times)) < len(times):
+        counted, times = True, [packets.dts[i] for i in shown]
+    if any(t is None for t in times) or len(set(times)) < len(times):
+        step = max(1, round(1 / (float(stream.average_rate or stream.guessed_rate or 25) * stream.time_base)))
+        times = [k * step for k in range(len(shown))]
+    order = np.argsort(np.array(times, np.int64), kind="stable")
+    pts = np.array(times, np.int64)[order]
+    duration_s = _duration(pts, np.array(packets.duration)[shown][order], stream)
+    width, height = stream.codec_context.width, stream.codec_context.height
+    return VideoIndex(
+        path=str(path),
+        stream_index=stream.index,
+        codec=stream.codec_context.codec.canonical_name,
+        width=height if rotation % 180 else width,
+        height=width if rotation % 180 else height,
+        rotation=rotation,
+        fps=len(pts) / duration_s,
+        duration_s=duration_s,
+        time_base=stream.time_base,
+        pts=pts,
+        keyframes=np.array(packets.keyframe)[shown][order],
+        counted=counted,
+    )
+
+
+def _duration(pts: npt.NDArray[np.int64], durations: npt.NDArray[np.int64], stream: Any) -> float:
+    """Seconds from the first pts to the end of the last frame; a last frame of unknown length lasts the median step."""
+    last = int(durations[-1])
+    if last <= 0 and len(pts) > 1:
+        last = math.ceil(float(np.median(np.diff(pts))))
+    if last <= 0:
+        last = max(1, round(1 / (float(stream.average_rate or 25) * stream.time_base)))
+    return float((int(pts[-1]) + last - int(pts[0])) * stream.time_base)

@@ -1,0 +1,103 @@
+"""Cut a video into segments, the parts that one decode handles: memory does not grow with the video's length."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from hvlm.config import require
+from hvlm.video.index import VideoIndex
+from hvlm.video.sampling import SAME_INSTANT_S, FrameSamples, sample_frames
+from hvlm.video.views import FrameView, num_rows
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """The rows of one view that a segment makes.
+
+    Args:
+        row_start: number of the first row in the whole video.
+        num_rows: how many rows; may be 0 when another view has rows in this segment.
+        frame_index: int64 (F,), frames that the rows need, in time order; a clip's tail reaches past the segment;
+            repeated where the sampling repeats a frame or pads a short video.
+        frame_pts: int64 (F,), their pts in the stream's time base.
+        row_time_s: float64 (num_rows,), pts in seconds since the first frame of the first frame of each row.
+    """
+
+    row_start: int
+    num_rows: int
+    frame_index: npt.NDArray[np.int64]
+    frame_pts: npt.NDArray[np.int64]
+    row_time_s: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentPlan:
+    """One decode task.
+
+    Args:
+        segment_index: 0 .. num_segments - 1, without holes.
+        span_s: half-open seconds of row start times.
+        views: the rows of each view.
+        seek_index: int64 (K,), frames at which decoding may start, among those useful for this segment.
+        seek_pts: int64 (K,), their pts.
+        counted: pts of this file cannot be trusted at the decoder: frames are counted from the start of the file.
+    """
+
+    segment_index: int
+    num_segments: int
+    span_s: tuple[float, float]
+    views: dict[str, ViewPlan]
+    seek_index: npt.NDArray[np.int64]
+    seek_pts: npt.NDArray[np.int64]
+    counted: bool
+
+
+def plan_segments(index: VideoIndex, views: Mapping[str, FrameView], segment_s: float) -> list[SegmentPlan]:
+    """The segments of a video: a function of (index, views, segment_s) alone.
+
+    A row belongs to the segment in which its nominal start time lies; segments without rows are not made. Concatenated
+    over segments the rows of each view are those of the whole video.
+    """
+    require(segment_s > 0, what="segment_s", got=segment_s, expected="above 0 seconds", do="set e.g. segment_s: 60")
+    samples = {name: sample_frames(index, view.sampling) for name, view in views.items()}
+    cells = {name: _cells_of_rows(samples[name], view, segment_s) for name, view in views.items()}
+    used = np.unique(np.concatenate(list(cells.values()))) if cells else np.zeros(0, np.int64)
+    segments = []
+    for number, cell in enumerate(used.tolist()):
+        plans = {name: _plan_view(index, samples[name], views[name], cells[name], cell) for name in views}
+        seeks = _useful_seeks(index, plans)
+        span_s = (cell * segment_s, min((cell + 1) * segment_s, index.duration_s))
+        segments.append(
+            SegmentPlan(number, len(used), span_s, plans, seeks, index.pts[seeks], index.counted),
+        )
+    return segments
+
+
+def _cells_of_rows(samples: FrameSamples, view: FrameView, segment_s: float) -> npt.NDArray[np.int64]:
+    rows = num_rows(len(samples.time_s), view)
+    starts_s = samples.time_s[np.arange(rows) * view.clip_stride]
+    return np.asarray(np.floor((starts_s + SAME_INSTANT_S) / segment_s), dtype=np.int64)
+
+
+def _plan_view(
+    index: VideoIndex, samples: FrameSamples, view: FrameView, cells: npt.NDArray[np.int64], cell: int
+) -> ViewPlan:
+    first, end = int(np.searchsorted(cells, cell, "left")), int(np.searchsorted(cells, cell, "right"))
+    starts = np.arange(first, end, dtype=np.int64) * view.clip_stride
+    wanted = np.unique(starts[:, None] + np.arange(view.clip_frames, dtype=np.int64))
+    # A video shorter than one clip: its last frame is repeated until the clip is full.
+    frames = samples.frame_index[np.minimum(wanted, len(samples.frame_index) - 1)]
+    row_frames = samples.frame_index[np.minimum(starts, len(samples.frame_index) - 1)]
+    return ViewPlan(first, end - first, frames, index.pts[frames], index.times_s[row_frames])
+
+
+def _useful_seeks(index: VideoIndex, plans: Mapping[str, ViewPlan]) -> npt.NDArray[np.int64]:
+    """Seek points from the last one not after the first wanted frame to the last wanted frame."""
+    wanted = np.concatenate([plan.frame_index for plan in plans.values()])
+    if index.counted:
+        return np.zeros(0, np.int64)
+    seeks = np.flatnonzero(index.keyframes)
+    first = max(0, int(np.searchsorted(seeks, wanted.min(), "right")) - 1)
+    return seeks[first : int(np.searchsorted(seeks, wanted.max(), "right"))]
