@@ -71,6 +71,8 @@ def decode_views(
         name: np.empty((len(plan.frame_index), views[name].crop, views[name].crop, 3), np.uint8)
         for name, plan in segment.views.items()
     }
+    if len(request.frame_index) == 0:
+        return frames
     done = 0
     for number, frame in zip(request.frame_index.tolist(), get_backend(backend_name).decode(request), strict=False):
         for name, plan in segment.views.items():

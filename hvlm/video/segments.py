@@ -1,5 +1,6 @@
 """Cut a video into segments, the parts that one decode handles: memory does not grow with the video's length."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ class ViewPlan:
 
     Args:
         row_start: number of the first row in the whole video.
-        num_rows: how many rows; may be 0 when another view has rows in this segment.
+        num_rows: how many rows; may be 0.
         frame_index: int64 (F,), frames that the rows need, in time order; a clip's tail reaches past the segment;
             repeated where the sampling repeats a frame or pads a short video.
         frame_pts: int64 (F,), their pts in the stream's time base.
@@ -55,23 +56,24 @@ class SegmentPlan:
 
 
 def plan_segments(index: VideoIndex, views: Mapping[str, FrameView], segment_s: float) -> list[SegmentPlan]:
-    """The segments of a video: a function of (index, views, segment_s) alone.
+    """The segments of a video; how many there are and where they lie depends on (index, segment_s) alone.
 
-    A row belongs to the segment in which its nominal start time lies; segments without rows are not made. Concatenated
+    A row belongs to the segment in which its nominal start time lies. A segment may have no rows: its number must not
+    depend on which views are asked for, or features staged by one encoder would not fit those of another. Concatenated
     over segments the rows of each view are those of the whole video.
     """
     require(segment_s > 0, what="segment_s", got=segment_s, expected="above 0 seconds", do="set e.g. segment_s: 60")
     samples = {name: sample_frames(index, view.sampling) for name, view in views.items()}
-    cells = {name: _cells_of_rows(samples[name], view, segment_s) for name, view in views.items()}
-    used = np.unique(np.concatenate(list(cells.values()))) if cells else np.zeros(0, np.int64)
+    count = max(1, math.ceil((index.duration_s - SAME_INSTANT_S) / segment_s))
+    cells = {
+        name: np.minimum(_cells_of_rows(samples[name], view, segment_s), count - 1) for name, view in views.items()
+    }
     segments = []
-    for number, cell in enumerate(used.tolist()):
-        plans = {name: _plan_view(index, samples[name], views[name], cells[name], cell) for name in views}
+    for number in range(count):
+        plans = {name: _plan_view(index, samples[name], views[name], cells[name], number) for name in views}
         seeks = _useful_seeks(index, plans)
-        span_s = (cell * segment_s, min((cell + 1) * segment_s, index.duration_s))
-        segments.append(
-            SegmentPlan(number, len(used), span_s, plans, seeks, index.pts[seeks], index.counted),
-        )
+        span_s = (number * segment_s, min((number + 1) * segment_s, index.duration_s))
+        segments.append(SegmentPlan(number, count, span_s, plans, seeks, index.pts[seeks], index.counted))
     return segments
 
 
@@ -99,5 +101,7 @@ def _useful_seeks(index: VideoIndex, plans: Mapping[str, ViewPlan]) -> npt.NDArr
     if index.counted:
         return np.zeros(0, np.int64)
     seeks = np.flatnonzero(index.keyframes)
+    if len(wanted) == 0:
+        return seeks[:0]
     first = max(0, int(np.searchsorted(seeks, wanted.min(), "right")) - 1)
     return seeks[first : int(np.searchsorted(seeks, wanted.max(), "right"))]
