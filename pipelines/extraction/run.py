@@ -117,7 +117,7 @@ class _Run:
         self.store = FeatureStore.open(config.store_uri, create=True)
         self.columns = encoder_columns(config)
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        self.num_done = self.num_frames = 0
+        self.num_done = self.num_frames = self.num_unreadable = 0
         self.reasons: Counter[str] = Counter()
         self._stack, self._connected = stack, False
 
@@ -127,6 +127,8 @@ class _Run:
         rows = diff.to_hash.to_dicts()
         batches = [rows[start : start + _IDENTIFY_BATCH] for start in range(0, len(rows), _IDENTIFY_BATCH)]
         identified = [row for batch in self.map_tasks(_identify_batch, batches) for row in batch]
+        self.reasons.update(row["failure"]["reason"] for row in identified if row["failure"])
+        self.num_unreadable = self.reasons.total()
         return apply_snapshot(self.store, diff, identified, self.run_id)
 
     def plan(self) -> Plan:
@@ -177,8 +179,8 @@ class _Run:
         """Fail when more videos failed than the config allows."""
         self._check_failures(0, plan.todo.height)
 
-    def _check_failures(self, in_wave: int, planned: int) -> None:
-        failed = self.reasons.total() + in_wave
+    def _check_failures(self, in_wave: int, num_todo: int) -> None:
+        planned, failed = num_todo + self.num_unreadable, self.reasons.total() + in_wave
         if failed > BUDGET_FROM and failed > self.config.max_failed_fraction * planned:
             raise ErrorBudgetExceeded(
                 f"{failed} of {planned} planned videos failed, "

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from hvlm.encoders.clip import ClipConfig, describe_clip
-from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
+from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
+from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
 from infra.config_io import dump_config
 from infra.tracking import TrackingConfig, open_run
@@ -64,7 +65,9 @@ class PlantedWorld(World):
         return type(item)(**({field: getattr(item, field) for field in item.__dataclass_fields__} | changes))
 
 
-def make_store(root: Path, num_videos: int = 48, annotated: bool = True, splits: tuple[str, ...] = ("train", "train", "dev", "val")) -> str:
+def make_store(
+    root: Path, num_videos: int = 48, annotated: bool = True, splits: tuple[str, ...] = ("train", "train", "dev", "val")
+) -> str:
     """Return the URI of a store whose videos go through `splits` in blocks of four, so that each has every activity."""
     world = PlantedWorld(root)
     for index in range(num_videos):
@@ -79,17 +82,26 @@ def make_store(root: Path, num_videos: int = 48, annotated: bool = True, splits:
     return str(root)
 
 
-def make_checkpoint(store_uri: str, output: Path, *, aligned: bool = True, tracking: TrackingConfig | None = None) -> tuple[Checkpoint, CheckpointInfo]:
+def make_checkpoint(
+    store_uri: str, output: Path, *, aligned: bool = True, tracking: TrackingConfig | None = None
+) -> tuple[Checkpoint, CheckpointInfo]:
     """Write a checkpoint of an untrained model, and its MLflow run beside it."""
     torch.manual_seed(0)
-    tracking = tracking or TrackingConfig(uri=f"sqlite:///{output}/mlflow.db", experiment="test", system_metrics_interval_s=0)
+    tracking = tracking or TrackingConfig(
+        uri=f"sqlite:///{output}/mlflow.db", experiment="test", system_metrics_interval_s=0
+    )
     model_config = HierarchicalVLMConfig(
         encoder=TemporalEncoderConfig(d_model=32, num_layers=1, num_heads=2, d_ff=32),
         projector=ProjectorConfig(dim=8),
         alignment=AlignmentConfig(enabled=aligned, dim=16),
     )
     config = TrainConfig(
-        store_uri=store_uri, output_uri=str(output), model=model_config, text=TextConfig(encoder=CLIP if aligned else None), tracking=tracking
+        store_uri=store_uri,
+        output_uri=str(output),
+        model=model_config,
+        objective=ObjectiveConfig(text=1.0 if aligned else 0.0),
+        text=TextConfig(encoder=CLIP if aligned else None),
+        tracking=tracking,
     )
     manifest = open_manifest(store_uri)
     widths = tuple(int(manifest.rows(name)["dim"][0]) for name in manifest.encoders)

@@ -108,12 +108,19 @@ def test_proposals_of_a_probe_on_planted_rows_find_the_actions(planted):
     labels = np.concatenate([row_labels(record, names) for record in records])
     probes = {
         kind: fit_linear_probe(
-            np.concatenate([record.kinds[kind].rows_ND for record in records]), labels, num_classes=5, l2=0.01, kind="multinomial"
+            np.concatenate([record.kinds[kind].rows_ND for record in records]),
+            labels,
+            num_classes=5,
+            l2=0.01,
+            kind="multinomial",
         )
         for kind in KINDS
     }
     found = embedder.localise(rows[:1], probes, ProposalConfig())[0]
     best = found.segments["raw"]
     truth = {(item["label"], *item["segment"]) for item in records[0].annotations}
-    near = {(names[c], round(float(s[0])), round(float(s[1]))) for c, s in zip(best.label_N[:4], best.span_N2[:4], strict=True)}
+    near = {
+        (names[c], round(float(s[0])), round(float(s[1])))
+        for c, s in zip(best.label_N[:4], best.span_N2[:4], strict=True)
+    }
     assert {(label, round(start), round(end)) for label, start, end in truth} & near

@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hvlm.metrics.linear_probe import ProbeConfig
+from infra.tracking import TrackingConfig
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.run import evaluate
 from pipelines.evaluation.spread import EvaluateResources
@@ -63,7 +64,7 @@ def test_metrics_have_every_group_beside_raw_and_chance(done):
 
 
 def test_metrics_json_says_where_everything_comes_from(done):
-    training, _, outcome = done
+    outcome = done[2]
     content = json.loads(Path(outcome.output_uri, "metrics.json").read_text())
     assert content["run_id"] == outcome.run_id
     assert content["splits"] == {"val": 12}
@@ -77,7 +78,9 @@ def test_samples_and_submission(done):
     folder = Path(done[2].output_uri)
     samples = pl.read_parquet(folder / "samples_val.parquet")
     assert samples.height == samples["key"].n_unique() == 12
-    assert {"ours.text_to_video_rank", "raw.video_to_text_rank", "ours.top_labels", "raw.top_activity"} <= set(samples.columns)
+    assert {"ours.text_to_video_rank", "raw.video_to_text_rank", "ours.top_labels", "raw.top_activity"} <= set(
+        samples.columns
+    )
     submission = json.loads((folder / "predictions_localisation_val.json").read_text())
     assert submission["version"] == "VERSION 1.3"
     assert len(submission["results"]) == 12
@@ -97,9 +100,7 @@ def test_everything_is_in_the_trainings_run(done):
 
 
 def test_the_same_evaluation_by_run_id_gives_the_same_files(done, tmp_path):
-    _, config, first = done
-    from infra.tracking import TrackingConfig
-
+    first = done[2]
     tracking = TrackingConfig(uri=f"sqlite:///{done[0]}/mlflow.db", experiment="test")
     again = evaluate(
         EvaluateConfig(

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from hvlm.errors import UserError
+from infra import storage
 from pipelines.store import publish as publish_module
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
@@ -355,3 +356,30 @@ def test_a_foreign_encoder_with_half_staged_rows_keeps_them(world):
 def test_too_small_shards_are_refused():
     with pytest.raises(UserError, match="target_shard_bytes"):
         PublishConfig(target_shard_bytes=10)
+
+
+def test_the_same_life_on_an_object_store(monkeypatch):
+    server_module = pytest.importorskip("moto.server", reason="needs moto[server] and s3fs")
+    boto3 = pytest.importorskip("boto3")
+    s3fs = pytest.importorskip("s3fs")
+    s3fs.S3FileSystem.clear_instance_cache()
+    server = server_module.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        names = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ALLOW_HTTP": "true"}
+        names |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+        for name, value in (names | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket="bucket")
+        world = World("s3://bucket/store")
+        world.add(*ids(4))
+        world.run()
+        world.add("video001", content="v2")
+        assert world.run().published == 1
+        check_contents(world)
+        assert world.run().published == 0
+        assert storage.list_files("s3://bucket/store/staging") == {}
+    finally:
+        server.stop()
+        s3fs.S3FileSystem.clear_instance_cache()

@@ -35,7 +35,7 @@ BOTH = {"clip": CLIP, "c3d": C3D}
 class World:
     """Videos (id -> content, metadata) and the store that follows them."""
 
-    root: Path
+    root: Path | str
     videos: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A small store with planted features and captions, and a training on it that takes a second."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,23 @@ DIMS = {"clip": 8, "c3d": 6}
 STRIDES_S = {"clip": 0.5, "c3d": 0.96}
 
 
-def column(name: str) -> EncoderColumn:
+def column(name: str, dims: Mapping[str, int] = DIMS) -> EncoderColumn:
     identity = dict(describe_clip(CLIP).identity) if name == "clip" else {"kind": "c3d", "model": "tiny"}
-    return EncoderColumn(fingerprint=fingerprint(identity), dim=DIMS[name], identity=identity)
+    return EncoderColumn(fingerprint=fingerprint(identity), dim=dims[name], identity=identity)
 
 
-def make_store(root: Path, num_videos: int = 40, *, text: bool = True, rows: tuple[int, int] = (6, 30)) -> str:
+def make_store(
+    root: Path,
+    num_videos: int = 40,
+    *,
+    text: bool = True,
+    rows: tuple[int, int] = (6, 30),
+    dims: Mapping[str, int] = DIMS,
+    shard_bytes: int = 16_000,
+) -> str:
     """Publish videos of two encoders; a video's class shows in its features and its captions."""
     store = FeatureStore.open(str(root), create=True)
-    columns = {name: column(name) for name in DIMS}
+    columns = {name: column(name, dims) for name in dims}
     ids = [f"video{i:03d}" for i in range(num_videos)]
     durations = np.random.default_rng(0).uniform(rows[0] / 2, rows[1] / 2, num_videos)
     store.commit_videos(pl.DataFrame([_video(i, ids[i], durations[i], text) for i in range(num_videos)], schema=VIDEOS))
@@ -49,10 +57,10 @@ def make_store(root: Path, num_videos: int = 40, *, text: bool = True, rows: tup
     prints = {name: each.fingerprint for name, each in columns.items()}
     todo = make_plan(store.frames(), prints, splits=splits).todo
     items = [
-        _item(video, name, columns[name], ids.index(video["video_id"])) for video in todo.to_dicts() for name in DIMS
+        _item(video, name, columns[name], ids.index(video["video_id"])) for video in todo.to_dicts() for name in dims
     ]
     store.commit_staged(write_staging_tar(str(root), "run", items))
-    publish(store, PublishConfig(target_shard_bytes=16_000, splits=splits), columns)
+    publish(store, PublishConfig(target_shard_bytes=shard_bytes, splits=splits), columns)
     return str(root)
 
 

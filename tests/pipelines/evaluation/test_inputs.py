@@ -1,0 +1,138 @@
+"""Wrong input of an evaluation: each is refused before Ray starts, with what to do."""
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hvlm.errors import UserError
+from infra.tracking import TrackingConfig
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.inputs import open_inputs
+from pipelines.training.checkpoints import (
+    CheckpointContent,
+    CheckpointInfo,
+    find_checkpoint,
+    read_info,
+    read_model_state,
+    save_checkpoint,
+)
+from tests.pipelines.evaluation.planted_store import CLIP, make_checkpoint, make_store
+
+
+def _changed(planted, tmp_path: Path, state=None, **changes) -> str:
+    """A copy of the planted checkpoint with other weights or another description."""
+    uri = find_checkpoint(planted[1]).uri
+    info = CheckpointInfo(**(asdict(read_info(uri)) | changes))
+    content = CheckpointContent(model=state or read_model_state(uri), trainer={}, info=info, metrics={}, score=None)
+    return save_checkpoint(str(tmp_path / "other"), content).uri
+
+
+def test_good_inputs(planted):
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    assert inputs.aligned
+    assert inputs.clip[1] == "clip"
+    assert inputs.run_id == inputs.info.run_id
+    assert inputs.manifest.frame.height == 48
+    assert inputs.output_uri == f"{planted[1]}/evaluation/step-000000002"
+
+
+def test_no_checkpoint_there(tmp_path):
+    with pytest.raises(UserError, match="complete checkpoint"):
+        open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "nothing")))
+
+
+def test_weights_of_another_architecture(planted, tmp_path):
+    state = read_model_state(find_checkpoint(planted[1]).uri)
+    state["encoder.something.weight"] = torch.zeros(3)
+    with pytest.raises(UserError, match="another architecture"):
+        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, state)))
+
+
+def test_features_of_another_width(planted, tmp_path):
+    other = make_checkpoint(planted[0], tmp_path / "training")[1]
+    # a checkpoint that claims another width than its store has: the model itself is built to match the claim
+    from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
+    from infra.config_io import build_config
+
+    widths = (other.d_in[0] + 1, other.d_in[1])
+    model = build_model(build_config(HierarchicalVLMConfig, other.config["model"], origin="test"), widths, other.d_text)
+    uri = _changed(planted, tmp_path, model.state_dict(), d_in=widths)
+    with pytest.raises(UserError, match="width"):
+        open_inputs(EvaluateConfig(checkpoint=uri))
+
+
+def test_encoder_that_the_store_does_not_have(planted, tmp_path):
+    info = read_info(find_checkpoint(planted[1]).uri)
+    encoders = tuple((name, "0" * 64) for name, _ in info.encoders)
+    with pytest.raises(UserError, match="encoders"):
+        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, encoders=encoders)))
+
+
+def test_store_with_other_data_at_the_pinned_version(planted, tmp_path):
+    with pytest.raises(UserError, match="manifest hash"):
+        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, manifest_hash="f" * 64)))
+
+
+def test_another_store_is_read_at_its_newest_version(planted, tmp_path):
+    store = make_store(tmp_path / "store", num_videos=16)
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+    assert inputs.manifest.frame.height == 16
+    assert inputs.manifest.store_uri == store
+
+
+def test_missing_store_and_split(planted):
+    with pytest.raises(UserError, match="store_uri"):
+        open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri="/nowhere/store"))
+    with pytest.raises(UserError, match="'test', which has no samples"):
+        open_inputs(EvaluateConfig(checkpoint=planted[1], splits=("val", "test")))
+
+
+def test_missing_run_and_run_without_checkpoint(planted, tmp_path):
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(UserError, match="run_id"):
+        open_inputs(EvaluateConfig(run_id="0123456789abcdef0123456789abcdef", tracking=tracking))
+    from infra.tracking import open_run
+
+    run = open_run(tracking, str(tmp_path / "run.json"))
+    with pytest.raises(UserError, match="without a checkpoint"):
+        open_inputs(EvaluateConfig(run_id=run.run_id, tracking=tracking))
+
+
+def test_checkpoint_is_found_by_its_run(planted):
+    info = read_info(find_checkpoint(planted[1]).uri)
+    tracking = TrackingConfig(uri=f"sqlite:///{planted[1]}/mlflow.db")
+    inputs = open_inputs(EvaluateConfig(run_id=info.run_id, tracking=tracking))
+    assert inputs.info.run_id == info.run_id
+
+
+def test_training_run_of_another_server_is_not_taken_for_one_here(planted, tmp_path):
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db")
+    assert open_inputs(EvaluateConfig(checkpoint=planted[1], tracking=tracking)).run_id is None
+
+
+def test_model_without_text_keeps_raw_retrieval_when_the_encoder_is_named(planted, tmp_path):
+    make_checkpoint(planted[0], tmp_path / "silent", aligned=False)
+    without = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent")))
+    assert without.clip is None
+    assert "text_encoder" in without.no_text
+    named = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent"), text_encoder=CLIP))
+    assert named.clip[1] == "clip"
+    wrong = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent"), text_encoder=replace(CLIP, seed=7)))
+    assert wrong.clip is None
+    assert "weights" in wrong.no_text
+
+
+def test_damaged_checkpoint(planted, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(find_checkpoint(planted[1]).uri, folder)
+    marker = json.loads((folder / "complete.json").read_text())
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(data))
+    assert marker["step"] == 2
+    with pytest.raises(UserError, match="sha256"):
+        open_inputs(EvaluateConfig(checkpoint=str(folder)))

@@ -1,0 +1,62 @@
+"""Localisation: oracle proposals score 1, floor and chance stand below, absent segments are said to be absent."""
+
+import numpy as np
+import torch
+
+from hvlm.metrics.linear_probe import ProbeConfig
+from hvlm.metrics.proposals import ProposalConfig, VideoSegments, propose_segments
+from pipelines.evaluation.classification_group import Parts
+from pipelines.evaluation.localisation_group import fit_frame_probes, localisation_group
+from pipelines.evaluation.metric_table import Absent
+from pipelines.evaluation.records import LocalisedVideo
+from tests.pipelines.evaluation.made_records import record, segment
+
+torch.set_num_threads(1)
+CONFIG = ProbeConfig(l2_grid=(0.01, 0.1), max_iterations=50)
+
+
+def _video(index: int, random: np.random.Generator):
+    first, second = (0, 1) if index % 2 else (1, 0)
+    rows = 0.2 * random.normal(size=(30, 4))
+    rows[4:12, first] += 2.0
+    rows[18:25, second] += 2.0
+    names = ("blink", "spin")
+    return record(f"v{index:03d}", rows, annotations=[segment(names[first], 4, 12), segment(names[second], 18, 25)])
+
+
+def _parts(count: int = 10) -> Parts:
+    random = np.random.default_rng(0)
+    videos = [_video(index, random) for index in range(3 * count)]
+    return Parts(videos[:count], videos[count : 2 * count], videos[2 * count :], "val", "dev")
+
+
+def test_probe_proposals_beat_the_floor_and_chance():
+    parts = _parts()
+    probes, names = fit_frame_probes(parts, CONFIG)
+    assert names == ["blink", "spin"]
+    cells = np.stack([np.arange(30.0), np.arange(1.0, 31.0)], axis=1)
+    empty = VideoSegments(np.empty(0, np.int64), np.empty((0, 2)), np.empty(0))
+    found = []
+    for video in parts.report:
+        probability = probes["ours"].probabilities(video.kinds["ours"].rows_ND)
+        proposals = propose_segments(probability[:, 1:], cells, ProposalConfig())
+        found.append(LocalisedVideo(key=video.key, video_id=video.video_id, segments={"ours": proposals, "raw": empty}))
+    group = localisation_group(parts, found, names, {"raw": np.full((10, 2), 0.5)}, seed=0)
+    rows = {row.name.rsplit("/", 1)[1]: row for row in group.rows}
+    assert rows["average_map"].ours > 0.9
+    assert rows["average_map"].raw == 0.0  # no proposals
+    assert rows["average_map"].floor == 0.0  # 8 of 30 s overlap by less than half
+    assert rows["average_map"].chance < 0.1
+    assert rows["mean_tiou"].floor > 0.2
+    assert rows["mean_tiou"].note == "not a detection metric"
+    assert rows["average_recall_at_10"].ours > 0.9
+    assert rows["average_map"].count == 20
+    assert group.details["ap"]["ours"].shape == (2,)
+
+
+def test_no_segments_is_absent():
+    parts = _parts(4)
+    bare = [record(video.key, video.kinds["ours"].rows_ND) for video in parts.report]
+    result = fit_frame_probes(Parts(parts.train, parts.dev, bare, "val", ""), CONFIG)
+    assert isinstance(result, Absent)
+    assert "val" in result.why

@@ -1,0 +1,68 @@
+"""Figures: valid SVG in the page's colour, distinct ids, labels escaped, nothing where there is nothing to draw."""
+
+import re
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+
+from hvlm.metrics.proposals import VideoSegments
+from pipelines.evaluation.plots import bars_svg, curves_svg, map_svg, principal_components, recall_svg, timeline_svg
+from tests.pipelines.evaluation.made_records import record, segment
+
+EMPTY = VideoSegments(np.empty(0, np.int64), np.empty((0, 2)), np.empty(0))
+
+
+def _check(svg: str) -> None:
+    ElementTree.fromstring(svg)
+    assert "currentColor" in svg
+    assert "#010203" not in svg
+
+
+def test_curves():
+    _check(curves_svg({"loss": {"train/loss/total": ([1, 2], [0.5, 0.25])}, "empty": {}}))
+    assert curves_svg({"loss": {}}) is None
+    assert curves_svg({}) is None
+
+
+def test_bars_show_present_classes_and_say_when_some_are_left_out():
+    names = [f"class {i}" for i in range(40)]
+    values = np.linspace(0, 1, 40)
+    svg = bars_svg(names, {"ours": values, "raw": values}, "AP")
+    _check(svg)
+    assert "best and worst 15 of 40" in svg
+    assert bars_svg(["a"], {"ours": np.array([np.nan])}, "AP") is None
+
+
+def test_labels_are_escaped_and_no_formula():
+    svg = bars_svg(["<script>$x^$"], {"ours": np.array([0.5])}, "AP")
+    _check(svg)
+    assert "<script>" not in svg
+    assert "&lt;script&gt;$x^$" in svg
+
+
+def test_recall_and_map_and_timeline():
+    _check(recall_svg({"ours": np.array([1, 3]), "raw": np.array([2, 3])}, 3, "video/text_to_video"))
+    random = np.random.default_rng(0)
+    truth = [segment("spin", 1, 3)]
+    records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=truth) for i in range(5)]
+    _check(map_svg(records, ["a", "b", "a", "b", "c"]))
+    assert map_svg(records[:2], ["a", "b"]) is None
+    found = {"ours": VideoSegments(np.array([0]), np.array([[1.0, 3.0]]), np.array([0.9])), "raw": EMPTY}
+    _check(timeline_svg(records[0], found, ["spin"]))
+
+
+def test_two_figures_on_a_page_share_no_referenced_ids():
+    random = np.random.default_rng(0)
+    records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=[segment("spin", 1, 3)]) for i in range(2)]
+    svgs = [timeline_svg(video, {"ours": EMPTY, "raw": EMPTY}, ["spin"]) for video in records]
+    first, second = (set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) for svg in svgs)
+    assert first
+    assert not first & second
+
+
+def test_principal_components_keep_the_two_largest_directions():
+    rows = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    points, share = principal_components(rows)
+    assert share == 1.0
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1.0)
+    assert principal_components(np.ones((3, 2)))[1] == 1.0

@@ -1,0 +1,43 @@
+"""MLflow: values of a step are replaced, a foreign training gets a linked run of its own, curves come back in order."""
+
+from dataclasses import replace
+
+from mlflow.tracking import MlflowClient
+
+from infra.tracking import TrackingConfig
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.inputs import open_inputs
+from pipelines.evaluation.run_log import log_evaluation, training_curves
+
+
+def test_curves_are_those_of_the_training(planted):
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    panels = training_curves(inputs.tracking, inputs.run_id)
+    assert panels["loss"] == {"train/loss/total": ([1, 2], [1.0, 0.5])}
+    assert panels["learning rate"] == {}
+    assert training_curves(inputs.tracking, None) == {}
+
+
+def test_a_foreign_training_gets_one_linked_run(planted, tmp_path):
+    tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="evaluation")
+    inputs = replace(open_inputs(EvaluateConfig(checkpoint=planted[1])), tracking=tracking, run_id=None)
+    output = str(tmp_path / "output")
+    first = log_evaluation(inputs, {"val/x": 0.25}, {"metrics.json": b"{}"}, output)
+    second = log_evaluation(inputs, {"val/x": 0.75}, {"metrics.json": b"{}"}, output)
+    assert first.run_id == second.run_id
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["evaluation.training_run"] == inputs.info.run_id
+    assert [file.path for file in client.list_artifacts(first.run_id, "evaluation/step-000000002")] == [
+        "evaluation/step-000000002/metrics.json"
+    ]
+    assert run.data.metrics["val/x"] == 0.75
+
+
+def test_evaluating_a_step_again_replaces_its_values(planted):
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    for value in (0.25, 0.75):
+        log_evaluation(inputs, {"val/again": value}, {}, "out")
+    run = MlflowClient(f"sqlite:///{planted[1]}/mlflow.db").get_run(inputs.run_id)
+    assert run.data.metrics["val/again"] == 0.75

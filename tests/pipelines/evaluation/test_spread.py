@@ -1,0 +1,66 @@
+"""Every sample exactly once: conservation by key, order kept, errors of an actor as they are."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from pipelines.evaluation.embedding import EmbedSetup
+from pipelines.evaluation.spread import (
+    ConservationError,
+    EmbedderPool,
+    EvaluateResources,
+    check_conservation,
+    device_of,
+    in_order_of,
+)
+from pipelines.store.manifest import open_manifest
+from pipelines.training.checkpoints import find_checkpoint
+
+
+@dataclass
+class Result:
+    key: str
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (["a"], "1 samples missing and 0 too many of 2"),
+        (["a", "b", "b"], "0 samples missing and 1 too many"),
+        (["a", "c"], "1 samples missing and 1 too many"),
+    ],
+)
+def test_lost_doubled_and_foreign_samples_fail(found, message):
+    check_conservation(["a", "b"], ["b", "a"], "embed")
+    with pytest.raises(ConservationError, match=message):
+        check_conservation(["a", "b"], found, "embed")
+
+
+def test_results_are_put_into_the_order_of_the_rows():
+    assert [r.key for r in in_order_of([{"key": "b"}, {"key": "a"}], [Result("a"), Result("b")])] == ["b", "a"]
+
+
+def _setup(planted, checkpoint_uri=None):
+    return EmbedSetup(
+        checkpoint_uri=checkpoint_uri or find_checkpoint(planted[1]).uri,
+        store_uri=planted[0],
+        encoders=("clip", "c3d"),
+        clip="clip",
+        l2_normalise=False,
+        video_embedding="top",
+        rows_per_video=10,
+        rows_per_forward=1024,
+        device="cpu",
+        threads=1,
+    )
+
+
+def test_pool_embeds_every_row_once_and_in_order(planted, ray_cluster):
+    rows = list(open_manifest(planted[0], ["clip", "c3d"]).frame.iter_rows(named=True))[:9]
+    resources = EvaluateResources(num_actors=2, num_cpus_per_actor=0.5, videos_per_task=2)
+    assert device_of(resources) == "cpu"
+    with EmbedderPool(_setup(planted), resources) as pool:
+        assert [record.key for record in pool.embed(rows)] == [row["key"] for row in rows]
+        # the same row twice is a plan that counts a sample twice
+        with pytest.raises(ConservationError):
+            check_conservation([row["key"] for row in rows], [r.key for r in pool.embed([*rows, rows[0]])], "embed")

@@ -1,0 +1,36 @@
+"""The extraction's configuration refuses what cannot work."""
+
+import pytest
+
+from hvlm.errors import UserError
+from infra.config_io import build_config
+from pipelines.extraction.config import ExtractConfig
+
+GOOD = {
+    "store_uri": "s",
+    "source": {"uri": "v"},
+    "encoders": {"clip": {"kind": "clip", "model": "m", "pretrained": "random"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoders": {}}, "at least one"),
+        ({"encoders": {"Clip 1": GOOD["encoders"]["clip"]}}, "lower-case"),  # type: ignore[index]
+        ({"encoders": {"clip": {"kind": "vit"}}}, "'clip', 'c3d'"),
+        ({"encoders": {"clip": {"kind": "clip", "modle": "m"}}}, "modle is not a known key"),
+        ({"decode": {"segment_s": 0.2}}, "segment_s"),
+        ({"decode": {"backend": "ffmpeg"}}, "'decord' or 'pyav'"),
+        ({"max_failed_fraction": 2}, "fraction from 0 to 1"),
+        ({"resources": {"segments_per_batch": 0}}, "segments_per_batch"),
+        ({"commit_interval_s": "soon"}, "valid number"),
+    ],
+)
+def test_bad_values_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_config(ExtractConfig, {**GOOD, **change}, origin="test")
+
+
+def test_the_good_one_loads() -> None:
+    assert build_config(ExtractConfig, GOOD, origin="test").decode.segment_s == 60.0

@@ -1,0 +1,26 @@
+"""A preview opens a bounded number of files and estimates the rest."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.extraction import preview as preview_module
+from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.preview import preview
+from tests.pipelines.extraction.conftest import write_video
+
+
+def test_hours_of_unread_files_are_the_mean_of_the_read_ones(
+    config: Callable[..., ExtractConfig], videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in videos.iterdir():
+        path.unlink()
+    for number in range(6):
+        write_video(videos / f"{number}.mp4", seconds=6.0)
+    whole = preview(config())
+    assert whole.num_unread == 0 and whole.hours == pytest.approx(36 / 3600)
+    monkeypatch.setattr(preview_module, "READ_AT_MOST", 2)
+    part = preview(config())
+    assert part.num_unread == 4 and part.hours == pytest.approx(36 / 3600)
+    assert part.plan.counts["clip"]["new"] == 6 and part.rough_s is not None and part.rough_s > 0
