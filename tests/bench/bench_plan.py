@@ -1,6 +1,6 @@
 """Planning over a synthetic catalog of 100,000 videos: `python -m tests.bench.bench_plan` (under 5 s and 500 MB).
 
-The catalog lies on disk as the job finds it: 100,000 videos with two encoders, of which 60 % are published, 10 % staged,
+The catalog lies on disk as the job finds it: 100,000 videos, two encoders, of which 60 % are published, 10 % staged,
 10 % staged in part, 5 % failed, 5 % changed and 10 % new. The plan is made in a fresh process, reading the tables
 included; the peak resident memory is that process's. A second plan is made when everything is published ("nothing to
 do"). cpu_s is the processor time of the same work on all cores: what other load on the machine cannot change.
