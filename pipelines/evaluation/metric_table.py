@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pipelines.evaluation.records import OURS, RAW
 
 Better = Literal["higher", "lower", "neither"]
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,10 +85,14 @@ def known(value: float | None) -> bool:
 
 
 def beats_raw(row: MetricRow) -> bool | None:
-    """Return whether ours is better than raw; None when one is missing or the metric has no better direction."""
+    """Return whether ours is better than raw, and than chance where chance is known: to be ahead of features that know
+    nothing is no gain. None when one is missing or the metric has no better direction.
+    """
     if row.better == "neither" or row.ours is None or row.raw is None or not (known(row.ours) and known(row.raw)):
         return None
-    return row.ours > row.raw if row.better == "higher" else row.ours < row.raw
+    sign = 1.0 if row.better == "higher" else -1.0
+    rivals = [row.raw] + ([row.chance] if row.chance is not None and known(row.chance) else [])
+    return all(sign * row.ours > sign * rival + _ROUNDING for rival in rivals)
 
 
 def format_value(value: float | None) -> str:
@@ -108,7 +113,7 @@ def text_table(rows: Sequence[MetricRow]) -> str:
         cells = " ".join(f"{format_value(value):>8}" for value in (row.ours, row.raw, row.floor, row.chance))
         lines.append(f"{row.name:<{width}} {cells}  {row.count} {row.unit}")
     decided = [beats for row in shown if (beats := beats_raw(row)) is not None]
-    lines.append(f"ours is better than the raw features on {sum(decided)} of {len(decided)} metrics")
+    lines.append(f"ours is better than the raw features (and chance) on {sum(decided)} of {len(decided)} metrics")
     return "\n".join(lines)
 
 

@@ -16,6 +16,8 @@ from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.proposals import VideoSegments
 from pipelines.evaluation.records import KINDS, OURS, RAW, VideoRecord
 
+# Inches of 72 px: nearly the width of a phone, so that text of 8 px stays readable there.
+_WIDTH = 6.2
 # Written as this colour, replaced by the page's text colour in the SVG.
 _INK = "#010203"
 COLOURS = {OURS: "#2f7fd6", RAW: "#e08a1e", "chance": "#8a8a8a", "floor": "#a06bd0"}
@@ -32,7 +34,6 @@ _PALETTE = (
     "#b8860b",
 )
 _GREY = "#9a9a9a"
-_TSNE_MIN_VIDEOS = 12  # below that a neighbourhood means little; two principal components are shown instead
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
 
@@ -64,12 +65,15 @@ def curves_svg(panels: Mapping[str, Curves]) -> str | None:
     drawn = {title: curves for title, curves in panels.items() if curves}
     if not drawn:
         return None
-    with _figure(4.2 * len(drawn), 2.8, "curves") as (figure, done):
-        for axes, (title, curves) in zip(np.atleast_1d(figure.subplots(1, len(drawn))), drawn.items(), strict=True):
+    num_rows = -(-len(drawn) // 2)
+    with _figure(_WIDTH, 2.6 * num_rows, "curves") as (figure, done):
+        places = figure.subplots(num_rows, 2, squeeze=False).ravel()
+        for axes in places[len(drawn) :]:
+            axes.set_axis_off()
+        for axes, (title, curves) in zip(places, drawn.items(), strict=False):
             for colour, (name, (steps, values)) in zip(_PALETTE, curves.items(), strict=False):
-                axes.plot(
-                    steps, values, color=colour, label=name, linewidth=1.2, marker="." if len(steps) < 30 else None
-                )
+                marker = "." if len(steps) < 30 else None
+                axes.plot(steps, values, color=colour, label=name, linewidth=1.2, marker=marker)
             axes.set_title(title)
             axes.set_xlabel("step")
             axes.legend(fontsize=7)
@@ -84,8 +88,8 @@ def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], t
         return None
     order = present[np.argsort(-values[present], kind="stable")]
     shown = order if len(order) <= 30 else np.concatenate([order[:15], order[-15:]])
-    height = 0.9 + 0.16 * len(columns) * len(shown)
-    with _figure(6.4, height, f"bars-{title}") as (figure, done):
+    height = 1.2 + 0.16 * len(columns) * len(shown)
+    with _figure(_WIDTH, height, f"bars-{title}") as (figure, done):
         axes = figure.subplots()
         thickness = 0.8 / len(columns)
         place = np.arange(len(shown))
@@ -95,7 +99,7 @@ def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], t
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_title(title if len(shown) == len(order) else f"{title} (best and worst 15 of {len(order)})")
-        axes.legend(fontsize=7, loc="lower right")
+        figure.legend(fontsize=8, loc="outside lower center", ncols=len(columns))
     return done[0]
 
 
@@ -122,8 +126,8 @@ def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, titl
     return done[0]
 
 
-def map_svg(records: Sequence[VideoRecord], names: Sequence[str], seed: int) -> tuple[str, str] | None:
-    """Return (SVG, method) of a map of video embeddings, ours beside raw, coloured by `names`; None below 3 videos.
+def map_svg(records: Sequence[VideoRecord], names: Sequence[str]) -> str | None:
+    """Return a map of video embeddings, ours beside raw, coloured by `names`; None below 3 videos.
 
     The ten most frequent names have a colour of their own, the others are grey.
     """
@@ -131,36 +135,34 @@ def map_svg(records: Sequence[VideoRecord], names: Sequence[str], seed: int) -> 
         return None
     ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
     colour = dict(zip(ranked, _PALETTE, strict=False))
-    with _figure(8.4, 4.2, "map") as (figure, done):
+    with _figure(_WIDTH, 4.4, "map") as (figure, done):
         for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
-            points, method = project(np.stack([record.kinds[kind].video_D for record in records]), seed)
+            points, share = principal_components(np.stack([record.kinds[kind].video_D for record in records]))
             axes.scatter(points[:, 0], points[:, 1], s=18, c=[colour.get(name, _GREY) for name in names])
-            axes.set_title(kind)
+            axes.set_title(f"{kind} ({share:.0%} of the variance)")
             axes.set_xticks([])
             axes.set_yticks([])
-        handles = [
-            Line2D([], [], marker="o", linestyle="", color=colour[name], label=_short(name, 60)) for name in ranked[:10]
+        shown = ranked[: len(_PALETTE)]
+        handles: list[Any] = [
+            Line2D([], [], marker="o", linestyle="", color=colour[name], label=_short(name, 70)) for name in shown
         ]
-        figure.legend(
-            handles=handles, fontsize=7, loc="outside lower center", ncols=1 if max(map(len, ranked[:10])) > 30 else 3
-        )
-    return done[0], method
+        columns = 1 if max(map(len, shown)) > 25 else 3
+        figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=columns)
+    return done[0]
 
 
-def project(rows_ND: NDArray[np.float32], seed: int) -> tuple[NDArray[np.float64], str]:
-    """Return (N, 2) points and how they were made: t-SNE of unit rows, or two principal components of few of them."""
+def principal_components(rows_ND: NDArray[np.floating]) -> tuple[NDArray[np.float64], float]:
+    """Return (N, 2) the first two principal components of the unit rows, and their share of the variance.
+
+    A linear map, chosen over t-SNE because it is exact, repeatable and takes no time (t-SNE took 20 s of a busy
+    machine).
+    """
     unit = unit_rows(rows_ND)
-    centred = unit - unit.mean(axis=0)
-    if len(unit) >= _TSNE_MIN_VIDEOS and np.abs(centred).max() > 1e-9:
-        from sklearn.manifold import TSNE  # half a second of import that only a report needs
-
-        perplexity = min(30.0, (len(unit) - 1) / 3)
-        points = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred)
-        return np.asarray(points, dtype=np.float64), f"t-SNE, perplexity {perplexity:.0f}"
-    left, singular, _ = np.linalg.svd(centred, full_matrices=False)
+    left, singular, _ = np.linalg.svd(unit - unit.mean(axis=0), full_matrices=False)
     points = np.zeros((len(unit), 2))
     points[:, : min(2, len(singular))] = (left * singular)[:, :2]
-    return points, "two principal components"
+    total = float(np.sum(singular**2))
+    return points, float(np.sum(singular[:2] ** 2)) / total if total > 0 else 1.0
 
 
 Bar = tuple[str, float, float, float]  # label, start_s, end_s, opacity
@@ -177,7 +179,7 @@ def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classe
     lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
     labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
     colour = {label: _PALETTE[i] if i < len(_PALETTE) else _GREY for i, label in enumerate(labels)}
-    with _figure(7.2, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
+    with _figure(_WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
         axes = figure.subplots()
         for place, (name, bars) in enumerate(lanes.items()):
             # Predictions overlap, so each has a strip of its own; true segments share one.

@@ -13,7 +13,7 @@ from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.measure import SplitResult
 from pipelines.evaluation.metric_table import MetricRow, beats_raw, format_value, plain_rows
 from pipelines.evaluation.plots import Curves, bars_svg, curves_svg, map_svg, recall_svg, timeline_svg
-from pipelines.evaluation.records import OURS, RAW, VideoRecord
+from pipelines.evaluation.records import OURS, RAW
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 _TITLES = {
@@ -22,14 +22,6 @@ _TITLES = {
     "localisation": "Temporal localisation",
     "retrieval": "Retrieval",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class PlotConfig:
-    """What the figures need beside the results."""
-
-    num_timelines: int
-    seed: int
 
 
 @dataclass(slots=True)
@@ -46,7 +38,7 @@ class _Group:
 
 
 def render_report(
-    inputs: EvaluationInputs, results: Sequence[SplitResult], curves: Mapping[str, Curves], config: PlotConfig
+    inputs: EvaluationInputs, results: Sequence[SplitResult], curves: Mapping[str, Curves], num_timelines: int
 ) -> str:
     """Return the report as HTML; all texts from data are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -60,7 +52,7 @@ def render_report(
         headlines=plain_rows(row for row in rows if row.headline),
         curves=None if drawn is None else Markup(drawn),  # noqa: S704 (our own figure)
         run_id=inputs.run_id,
-        sections=[_section(result, config) for result in results],
+        sections=[_section(result, num_timelines) for result in results],
     )
 
 
@@ -87,14 +79,14 @@ def _facts(inputs: EvaluationInputs) -> list[tuple[str, str]]:
     ]
 
 
-def _section(result: SplitResult, config: PlotConfig) -> dict[str, Any]:
+def _section(result: SplitResult, num_timelines: int) -> dict[str, Any]:
     groups = {name: _Group(title) for name, title in _TITLES.items()}
     for row in result.rows:
         groups[group_of(row.name)].rows += plain_rows([row])
     for group in groups.values():
         group.notes = sorted({row["note"] for row in group.rows if row["note"]})
-    _draw_classification(groups["classification"], result, config)
-    _draw_localisation(groups["localisation"], result, config)
+    _draw_classification(groups["classification"], result)
+    _draw_localisation(groups["localisation"], result, num_timelines)
     _draw_retrieval(groups["retrieval"], result)
     shown = [group for group in groups.values() if group.rows or group.figures]
     return {"split": result.split, "count": len(result.records), "groups": shown, "absent": result.absent}
@@ -110,19 +102,18 @@ def group_of(name: str) -> str:
     return "classification" if parts[1] == "video" else "consistency"
 
 
-def _draw_classification(group: _Group, result: SplitResult, config: PlotConfig) -> None:
+def _draw_classification(group: _Group, result: SplitResult) -> None:
     for name, task in result.details["classification"].items():
         columns = {kind: task["ap"][kind] for kind in (OURS, RAW)}
         group.add(
             bars_svg(task["classes"], columns, f"AP per class, {name}"),
             f"Linear probe on frozen video embeddings, {name}.",
         )
-    drawn = map_svg(result.records, [_colour_name(record) for record in result.records], config.seed)
-    if drawn is not None:
-        group.add(drawn[0], f"Video embeddings ({drawn[1]}), coloured by activity or first label.")
+    drawn = map_svg(result.records, [activity_of(record) or "no label" for record in result.records])
+    group.add(drawn, "First two principal components of the video embeddings, coloured by activity or label.")
 
 
-def _draw_localisation(group: _Group, result: SplitResult, config: PlotConfig) -> None:
+def _draw_localisation(group: _Group, result: SplitResult, num_timelines: int) -> None:
     details = result.details["localisation"]
     if not details:
         return
@@ -130,7 +121,7 @@ def _draw_localisation(group: _Group, result: SplitResult, config: PlotConfig) -
     caption = "Mean AP over tIoU 0.5 to 0.95 per class."
     group.add(bars_svg(details["classes"], columns, "localisation AP per class"), caption)
     annotated = sorted((record for record in result.records if record.annotations), key=lambda record: record.video_id)
-    for record in annotated[: config.num_timelines]:
+    for record in annotated[:num_timelines]:
         svg = timeline_svg(record, details["found"][record.key], details["classes"])
         group.add(svg, f"{record.video_id}: truth and the best predictions, fainter = lower score.")
 
@@ -140,7 +131,3 @@ def _draw_retrieval(group: _Group, result: SplitResult) -> None:
     for place in dict.fromkeys(name.rsplit("/", 1)[0] for name in ranks):
         of_kind = {kind: ranks[f"{place}/{kind}"] for kind in (OURS, RAW) if f"{place}/{kind}" in ranks}
         group.add(recall_svg(of_kind, len(next(iter(of_kind.values()))), place), f"Recall at k, {place}.")
-
-
-def _colour_name(record: VideoRecord) -> str:
-    return activity_of(record) or "no label"

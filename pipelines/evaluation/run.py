@@ -20,7 +20,7 @@ from pipelines.evaluation.outputs import (
     sample_frame,
     to_json,
 )
-from pipelines.evaluation.report import PlotConfig, render_report
+from pipelines.evaluation.report import render_report
 from pipelines.evaluation.run_log import log_evaluation, training_curves
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
 def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[SplitResult]) -> Mapping[str, bytes]:
     """Return every file of the evaluation by name."""
     curves = training_curves(inputs.tracking, inputs.run_id)
-    report = render_report(inputs, results, curves, PlotConfig(config.num_timelines, config.seed))
+    report = render_report(inputs, results, curves, config.num_timelines)
     files = {"report.html": report.encode(), "metrics.json": to_json(metrics_json(config, inputs, results))}
     for result in results:
         files[f"samples_{result.split}.parquet"] = _parquet(result)

@@ -46,14 +46,13 @@ def log_evaluation(
     """
     step = inputs.checkpoint.step
     folder = f"evaluation/step-{step:09d}"
-    if inputs.run_id is not None:
-        # Not `resumed`: evaluating a step again replaces its values instead of keeping the older ones.
-        tracker = RunTracker(resolve_tracking_uri(inputs.tracking), inputs.run_id)
-    else:
-        tracker = open_run(inputs.tracking, storage.join(output_uri, "mlflow_run.json"))
-        tracker.set_tags(
-            {"evaluation.checkpoint": inputs.checkpoint.uri, "evaluation.training_run": inputs.info.run_id}
-        )
+    run_id = inputs.run_id
+    if run_id is None:
+        own = open_run(inputs.tracking, storage.join(output_uri, "mlflow_run.json"))
+        own.set_tags({"evaluation.checkpoint": inputs.checkpoint.uri, "evaluation.training_run": inputs.info.run_id})
+        run_id = own.run_id
+    # Never `resumed`: evaluating a step again replaces its values instead of keeping the older ones.
+    tracker = RunTracker(resolve_tracking_uri(inputs.tracking), run_id)
     tracker.log_metrics(metrics, step)
     tracker.set_tags({"evaluation.report": storage.join(output_uri, "report.html"), "evaluation.step": step})
     with tempfile.TemporaryDirectory(prefix="hvlm-") as temporary:
