@@ -197,7 +197,7 @@ def _failure_row(row: Mapping[str, Any], run_id: str) -> dict[str, Any]:
         "content_hash": row["content_hash"] or "",
         "stage": "identify",
     }
-    return base | row["failure"]
+    return base | dict(row["failure"])
 
 
 def _news(store: FeatureStore, rejected: list[dict[str, Any]]) -> list[dict[str, Any]]:
