@@ -26,6 +26,7 @@ from mlflow.tracking import MlflowClient
 from hvlm.config import Config, require
 from hvlm.errors import UserError
 from infra import storage
+from infra.cluster import in_submitted_job
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,15 @@ def resolve_tracking_uri(config: TrackingConfig) -> str:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or config.uri or "sqlite:///runs/mlflow.db"
     if not uri.startswith("sqlite:///"):
         return uri
-    path = Path(uri.removeprefix("sqlite:///")).absolute()
+    path = Path(uri.removeprefix("sqlite:///"))
+    require(
+        path.is_absolute() or not in_submitted_job(),
+        what="tracking.uri",
+        got=f"{uri} in a submitted job",
+        expected="a server (http://…) or sqlite:////absolute/path",
+        do="set tracking.uri or MLFLOW_TRACKING_URI; Ray deletes the job's own folder afterwards",
+    )
+    path = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

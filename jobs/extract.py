@@ -5,6 +5,7 @@
 Killed or interrupted, the same command continues. Run again when finished, it does nothing and says so.
 """
 
+from infra.cluster import reject_relative_paths_in_job
 from jobs.entry import run_job
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.report import extraction_report
@@ -13,6 +14,7 @@ from pipelines.extraction.run import extract
 
 def job(config: ExtractConfig) -> int:
     """Extract and print what was done."""
+    reject_relative_paths_in_job({"store_uri": config.store_uri})
     print(extraction_report(config.store_uri, extract(config)))
     return 0
 

@@ -8,6 +8,7 @@ Run again, it imports what is new or changed and nothing else. Exit code 1 when 
 
 from collections.abc import Iterable
 
+from infra.cluster import reject_relative_paths_in_job
 from jobs.entry import run_job
 from pipelines.store.feature_files import ImportConfig
 from pipelines.store.imports import ImportReport, import_features
@@ -15,6 +16,7 @@ from pipelines.store.imports import ImportReport, import_features
 
 def run(config: ImportConfig) -> int:
     """Print the report and return the exit code."""
+    reject_relative_paths_in_job({"store_uri": config.store_uri})
     report = import_features(config)
     snapshot, published = report.snapshot, report.published
     print(f"store      {config.store_uri}, version {published.version}")

@@ -20,8 +20,24 @@ PINS = {
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"] + PROJECT["optional-dependencies"]["s3"]
-RUNTIME_ONLY = {"torchcodec"}
-"""Imported behind an extra that the lock leaves out."""
+NEEDED_UNIMPORTED = {
+    "decord2": "imported as decord",
+    "ftfy": "open_clip's tokenizer",
+    "pandas": "Ray Data and MLflow",
+    "psutil": "MLflow's system metrics",
+    "s3fs": "fsspec's driver for s3://",
+    "torchvision": "open_clip's models",
+    "webdataset": "the reader that shards are tested with",
+    "import-linter": "lint-imports",
+    "mypy": "make types",
+    "pre-commit": "CONTRIBUTING",
+    "pytest-timeout": "the limit in pyproject.toml",
+    "ruff": "make lint",
+    "scipy-stubs": "mypy",
+    "types-pyyaml": "mypy",
+    "types-jsonschema": "mypy",
+}
+"""distribution -> who needs it, where no import of ours does."""
 
 
 def test_every_line_is_an_exact_pin():
@@ -58,13 +74,21 @@ def test_every_import_is_declared():
     """Found through what is installed: import name -> distribution -> pyproject.toml."""
     declared = {canonicalize_name(Requirement(line).name) for line in DECLARED}
     providers = packages_distributions()
-    known = {*sys.stdlib_module_names, *PACKAGES, "tests", *RUNTIME_ONLY}
+    known = {*sys.stdlib_module_names, *PACKAGES, "tests"}
     undeclared = {}
     for path in product_files() + files_of_tests():
         for name in top_level_imports(tree(path)) - known:
             if not {canonicalize_name(item) for item in providers.get(name, [])} & declared:
                 undeclared.setdefault(name, str(path))
     assert undeclared == {}
+
+
+def test_every_declaration_is_needed():
+    providers = packages_distributions()
+    imported = {name for path in product_files() + files_of_tests() for name in top_level_imports(tree(path))}
+    used = {canonicalize_name(item) for name in imported for item in providers.get(name, [])}
+    declared = {canonicalize_name(Requirement(line).name) for line in DECLARED}
+    assert sorted(declared - used - set(NEEDED_UNIMPORTED)) == []
 
 
 def top_level_imports(module: ast.Module) -> set[str]:

@@ -162,3 +162,12 @@ def test_texts() -> None:
     assert ui_command("http://h:5000") == "open http://h:5000"
     with pytest.raises(UserError, match="system_metrics_interval_s"):
         TrackingConfig(system_metrics_interval_s=-1)
+
+
+def test_a_submitted_job_needs_a_place_that_stays(monkeypatch, tmp_path):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match=r"tracking\.uri: got sqlite:///runs/mlflow\.db in a submitted job"):
+        resolve_tracking_uri(TrackingConfig())
+    absolute = f"sqlite:///{tmp_path}/mlflow.db"
+    assert resolve_tracking_uri(TrackingConfig(uri=absolute)) == absolute

@@ -73,7 +73,8 @@ def test_the_report_is_written_and_stands_in_the_trainings_run(chain, folder, se
     assert run["info"]["status"] == "FINISHED"
     assert any(metric["key"].startswith("train/loss/") for metric in run["data"]["metrics"])
     assert any(metric["key"].startswith("val/") for metric in run["data"]["metrics"])
-    assert server.artifact(run["info"]["run_id"], "evaluation/report.html") == report
+    (step,) = {metric["step"] for metric in run["data"]["metrics"] if metric["key"].startswith("val/")}
+    assert server.artifact(run["info"]["run_id"], f"evaluation/step-{int(step):09d}/report.html") == report
 
 
 @pytest.mark.parametrize(
