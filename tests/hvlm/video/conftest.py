@@ -1,114 +1,21 @@
-"""Videos whose pixels say which frame they are: each frame carries its number as 16 black or white cells.
-
-The picture is cut into 4 rows by 5 columns. The first column is a ramp (black to white from top to bottom) that tells
-whether the frame stands upright; the other 16 cells are the bits of the frame number, least significant first.
-"""
+"""Numbered videos, encoded once per session, and the real videos beside the checkout."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
+import torch
+
+from tests.hvlm.video.numbered import RECIPES, write_video
 
 SHARED_VIDEOS = Path(__file__).parents[3].parent / "shared" / "videos"
-RAMP = (0, 85, 170, 255)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What to encode. `pts` are in `time_base` units; `raw` frames are stored unrotated, as a camera does."""
-
-    pts: tuple[int, ...]
-    time_base: Fraction = Fraction(1, 1000)
-    codec: str = "libx264"
-    size: tuple[int, int] = (160, 128)
-    pix_fmt: str = "yuv420p"
-    rotation: int = 0
-    options: dict[str, str] = field(default_factory=dict)
-    container_options: dict[str, str] = field(default_factory=dict)
-    format: str | None = None
-
-
-def draw_number(number: int, width: int, height: int) -> np.ndarray:
-    """The picture of frame `number`: uint8 (height, width, 3)."""
-    cells = np.zeros((4, 5), np.uint8)
-    cells[:, 0] = RAMP
-    bits = [(number >> bit) & 1 for bit in range(16)]
-    cells[:, 1:] = np.array(bits, np.uint8).reshape(4, 4) * 255
-    rows = np.arange(height) * 4 // height
-    columns = np.arange(width) * 5 // width
-    return np.repeat(cells[rows][:, columns][:, :, None], 3, axis=2)
-
-
-def read_number(frame: np.ndarray) -> int:
-    """The number drawn in an upright frame; fails when the frame does not stand upright."""
-    height, width = frame.shape[:2]
-    rows = ((np.arange(4) + 0.5) * height / 4).astype(int)
-    columns = ((np.arange(5) + 0.5) * width / 5).astype(int)
-    cells = frame[rows][:, columns].mean(axis=2)
-    assert np.abs(cells[:, 0] - np.array(RAMP)).max() < 40, f"not upright: the ramp reads {cells[:, 0]}"
-    bits = (cells[:, 1:] > 127).astype(int).ravel()
-    return int((bits << np.arange(16)).sum())
-
-
-def write_video(path: Path, recipe: Recipe) -> Path:
-    """Encode frames 0..len(pts)-1 of `recipe` and return `path`."""
-    width, height = recipe.size
-    with av.open(str(path), "w", format=recipe.format, options=recipe.container_options) as container:
-        stream = container.add_stream(recipe.codec, rate=Fraction(25), options=recipe.options)
-        stream.width, stream.height, stream.pix_fmt = width, height, recipe.pix_fmt
-        stream.codec_context.time_base = recipe.time_base
-        stream.time_base = recipe.time_base
-        stream.codec_context.thread_count = 1
-        if recipe.rotation:
-            stream.set_display_rotation(recipe.rotation)
-        for number, pts in enumerate(recipe.pts):
-            picture = draw_number(number, *(recipe.size if recipe.rotation % 180 == 0 else recipe.size[::-1]))
-            stored = np.ascontiguousarray(np.rot90(picture, -recipe.rotation // 90))
-            frame = av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(format=recipe.pix_fmt)
-            frame.pts, frame.time_base = pts, recipe.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
-X264 = {"g": "12", "bf": "3", "crf": "18", "preset": "veryfast"}
-VP8 = {"g": "12", "deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "10"}
-MPEG4 = {"g": "12", "bf": "2", "q": "3"}
-CFR = tuple(range(0, 60 * 40, 40))
-RECIPES: dict[str, tuple[str, Recipe]] = {
-    "cfr": ("mp4", Recipe(pts=CFR, options={"g": "12", "bf": "0"})),
-    "bframes": ("mp4", Recipe(pts=CFR, options=X264)),
-    "bpyramid": ("mkv", Recipe(pts=CFR, options=X264 | {"x264-params": "b-pyramid=normal:keyint=15:scenecut=0"})),
-    "opengop": ("mp4", Recipe(pts=CFR, options=X264 | {"x264-params": "open-gop=1:keyint=12:scenecut=0:bframes=3"})),
-    "vfr": ("mp4", Recipe(pts=tuple(int(40 * k + 37 * (k // 7) + 11 * (k % 3)) for k in range(60)), options=X264)),
-    "first_pts": ("mkv", Recipe(pts=tuple(range(1500, 1500 + 60 * 40, 40)), options=X264)),
-    "first_pts_mp4": ("mp4", Recipe(pts=tuple(range(1500, 1500 + 60 * 40, 40)), options=X264)),
-    "ts": ("ts", Recipe(pts=CFR, options=X264)),
-    "rate_29_97": (
-        "mp4",
-        Recipe(pts=tuple(range(0, 60 * 1001, 1001)), time_base=Fraction(1, 30000), options=X264),
-    ),
-    "rotated_90": ("mp4", Recipe(pts=CFR, options=X264, rotation=90)),
-    "rotated_180": ("mp4", Recipe(pts=CFR, options=X264, rotation=180)),
-    "rotated_270": ("mp4", Recipe(pts=CFR, options=X264, rotation=270)),
-    "odd_size": ("mp4", Recipe(pts=CFR, codec="mpeg4", size=(161, 127), options={"g": "12", "q": "3"})),
-    "odd_444": ("mkv", Recipe(pts=CFR, size=(163, 129), pix_fmt="yuv444p", options=X264)),
-    "ten_bit": ("mp4", Recipe(pts=CFR, pix_fmt="yuv420p10le", options=X264)),
-    "hevc": ("mp4", Recipe(pts=CFR, codec="libx265", options={"x265-params": "keyint=12:log-level=none:bframes=3"})),
-    "vp9": ("webm", Recipe(pts=CFR, codec="libvpx-vp9", options={"g": "12", "deadline": "realtime", "cpu-used": "8"})),
-    "vp8": ("webm", Recipe(pts=CFR, codec="libvpx", options=VP8)),
-    "mpeg4_avi": ("avi", Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)),
-    "mpeg4_bframes": ("mp4", Recipe(pts=CFR, codec="mpeg4", options=MPEG4)),
-}
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`numbered_video(name)` is the path of the encoded recipe `name`, encoded once per session."""
+    """`numbered_video(name)` is the path of the encoded recipe `name`."""
     folder = tmp_path_factory.mktemp("numbered")
     made: dict[str, Path] = {}
 
@@ -119,3 +26,16 @@ def numbered_video(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return made[name]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def shared_video() -> Callable[[str], Path]:
+    """`shared_video(name)` is the path of a real video; skips the test where the folder is absent."""
+
+    def find(name: str) -> Path:
+        path = SHARED_VIDEOS / name
+        if not path.exists():
+            pytest.skip(f"no {SHARED_VIDEOS}: real videos are not part of the repository")
+        return path
+
+    return find

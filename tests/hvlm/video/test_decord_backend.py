@@ -1,0 +1,47 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hvlm.errors import Reason, VideoError
+from hvlm.video import decord_backend
+from hvlm.video.decord_backend import DecordBackend
+from hvlm.video.index import scan_video
+from tests.hvlm.video.numbered import RECIPES, read_number, request_frames
+
+
+def test_name_and_version_go_into_fingerprints():
+    assert DecordBackend.name == "decord"
+    assert DecordBackend.version[0].isdigit()
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "mpeg4_avi"])
+def test_long_runs_are_cut_at_keyframes(
+    numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
+):
+    opened = []
+    open_chunk = decord_backend._open_chunk
+    monkeypatch.setattr(decord_backend, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(decord_backend, "BATCH_BYTES", 1)
+    monkeypatch.setattr(decord_backend, "_open_chunk", lambda *args: opened.append(args) or open_chunk(*args))
+    request = request_frames(scan_video(numbered_video(name)), list(range(60)))
+    assert [read_number(frame) for frame in DecordBackend().decode(request)] == list(range(60))
+    assert len(opened) >= 4
+
+
+def test_a_frame_whose_packet_is_missing_is_a_failure(numbered_video: Callable[[str], Path]):
+    request = request_frames(scan_video(numbered_video("cfr")), [3, 20])
+    request.frame_pts[1] += 1
+    frames = DecordBackend().decode(request)
+    assert read_number(next(frames)) == 3
+    with pytest.raises(VideoError, match="1 of 2 wanted frames") as failure:
+        next(frames)
+    assert failure.value.reason == Reason.TRUNCATED
+
+
+def test_frames_beyond_the_end_of_an_avi_are_a_failure(numbered_video: Callable[[str], Path]):
+    index = scan_video(numbered_video("mpeg4_avi"))
+    request = request_frames(index, [3, 59])
+    request.frame_index[1] = 100
+    with pytest.raises(VideoError, match="1 of 2 wanted frames"):
+        list(DecordBackend().decode(request))

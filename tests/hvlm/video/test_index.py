@@ -1,0 +1,127 @@
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hvlm.errors import Reason, VideoError
+from hvlm.video import index as index_module
+from hvlm.video.index import probe_video, scan_video
+from tests.hvlm.video.numbered import RECIPES, cut_with_edit_list, write_audio, write_video
+
+# name, codec, upright width, upright height, rotation, frames, frames / duration
+REAL = [
+    ("kinetics_test.mp4", "h264", 340, 256, 0, 300, 30.0),
+    ("arm_wrestling.mp4", "h264", 340, 256, 0, 280, 28.0),
+    ("ucf_test.avi", "mpeg4", 320, 240, 0, 164, 25.0),
+    ("flipping_a_pancake.mkv", "h264", 426, 240, 0, 310, 30.0),
+    ("nasa_13013.mp4", "h264", 480, 270, 0, 390, 30000 / 1001),
+    ("h264_10bits.mp4", "h264", 200, 200, 0, 30, 30.0),
+    ("h265_video.mp4", "hevc", 128, 128, 0, 10, 10.0),
+    ("av1_video.mkv", "av1", 640, 360, 0, 125, 25.0),
+    ("video_0.mov", "h264", 568, 320, 0, 3, 30.0),
+    ("video_90.mov", "h264", 320, 568, 90, 3, 30.0),
+    ("unordered.mov", "h264", 50, 50, 0, 4, 32.0),
+]
+
+
+@pytest.mark.parametrize(("name", "codec", "width", "height", "rotation", "frames", "fps"), REAL)
+def test_real_videos(shared_video: Callable[[str], Path], name, codec, width, height, rotation, frames, fps):
+    index = scan_video(shared_video(name))
+    assert (index.codec, index.width, index.height, index.rotation) == (codec, width, height, rotation)
+    assert index.num_frames == frames
+    assert index.fps == pytest.approx(fps, rel=1e-3)
+    assert index.duration_s == pytest.approx(frames / fps, rel=1e-3)
+    assert np.all(np.diff(index.pts) > 0)
+    assert index.times_s[0] == 0
+
+
+def test_the_best_of_two_video_streams_is_taken(shared_video: Callable[[str], Path]):
+    assert scan_video(shared_video("nasa_13013.mp4")).stream_index == 3
+    assert probe_video(shared_video("nasa_13013.mp4")).num_streams == 6
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_numbered_videos(numbered_video: Callable[[str], Path], name: str):
+    recipe = RECIPES[name][1]
+    index = scan_video(numbered_video(name))
+    width, height = recipe.size if recipe.rotation % 180 == 0 else recipe.size[::-1]
+    assert (index.width, index.height, index.rotation) == (width, height, -recipe.rotation % 360)
+    expected_s = (np.array(recipe.pts) - recipe.pts[0]) * float(recipe.time_base)
+    np.testing.assert_allclose(index.times_s, expected_s, atol=1e-3)
+    assert index.keyframes[0]
+    assert index.counted == (name == "mpeg4_avi")
+
+
+def test_fps_of_a_variable_rate_is_frames_over_duration(numbered_video: Callable[[str], Path]):
+    index = scan_video(numbered_video("vfr"))
+    assert index.fps == pytest.approx(60 / index.duration_s)
+    assert index.time_base == Fraction(1, 16000)
+
+
+def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path: Path):
+    path = cut_with_edit_list(write_video(tmp_path / "edited.mp4", RECIPES["bframes"][1]), 5)
+    index = scan_video(path)
+    assert index.num_frames == 55
+    assert index.times_s[-1] == pytest.approx(54 * 0.04)
+    assert not index.keyframes[0]
+
+
+def test_a_frame_count_that_lies_is_not_believed(tmp_path: Path):
+    path = write_video(tmp_path / "lies.avi", RECIPES["mpeg4_avi"][1])
+    data = bytearray(path.read_bytes())
+    at = data.index(b"strh") + 8 + 32  # dwLength of the stream header
+    data[at : at + 4] = (1000).to_bytes(4, "little")
+    path.write_bytes(data)
+    assert probe_video(path).num_frames == 1000
+    assert scan_video(path).num_frames == 60
+
+
+def failure(path: Path) -> VideoError:
+    with pytest.raises(VideoError) as caught:
+        scan_video(path)
+    assert str(path) in caught.value.message
+    return caught.value
+
+
+def test_bad_files_have_typed_reasons(tmp_path: Path):
+    (tmp_path / "zero.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("this is no video" * 100)
+    assert failure(tmp_path / "missing.mp4").reason == Reason.STORAGE_PERMANENT
+    assert failure(tmp_path / "zero.mp4").reason == Reason.UNREADABLE
+    assert failure(tmp_path / "text.mp4").reason == Reason.UNREADABLE
+    assert failure(tmp_path).reason == Reason.STORAGE_PERMANENT
+    assert failure(write_audio(tmp_path / "audio.mp4")).reason == Reason.NO_VIDEO_STREAM
+
+
+def test_an_mp4_whose_end_is_missing_is_truncated(tmp_path: Path):
+    recipe = RECIPES["bframes"][1]
+    front = type(recipe)(pts=recipe.pts, options=recipe.options, container_options={"movflags": "faststart"})
+    path = write_video(tmp_path / "cut.mp4", front)
+    path.write_bytes(path.read_bytes()[:-1000])
+    error = failure(path)
+    assert error.reason == Reason.TRUNCATED
+    assert "of 60 frames are missing" in error.message
+
+
+def test_huge_frames_are_refused(numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(index_module, "MAX_SIDE_PX", 159)
+    assert failure(numbered_video("cfr")).reason == Reason.TOO_LARGE
+    monkeypatch.setattr(index_module, "MAX_SIDE_PX", 160)
+    monkeypatch.setattr(index_module, "MAX_PIXELS", 160 * 128 - 1)
+    assert failure(numbered_video("cfr")).reason == Reason.TOO_LARGE
+
+
+def test_probe_reads_headers(numbered_video: Callable[[str], Path]):
+    probe = probe_video(numbered_video("bframes"))
+    assert (probe.codec, probe.num_frames, probe.width, probe.height, probe.num_streams) == ("h264", 60, 160, 128, 1)
+    assert probe.duration_s == pytest.approx(2.4)
+    assert probe.fps == pytest.approx(25.0)
+    assert probe_video(numbered_video("bpyramid")).num_frames == 0
+
+
+def test_a_video_of_no_frames(tmp_path: Path):
+    path = write_video(tmp_path / "none.mp4", RECIPES["bframes"][1])
+    cut_with_edit_list(path, 60)
+    assert failure(path).reason == Reason.ZERO_FRAMES
