@@ -41,11 +41,12 @@ def test_grid_covers_the_half_open_duration(fps: float, expected: int):
     assert len(sample_frames(made_index(list(range(0, 1000, 40))), SamplingConfig(fps=fps)).frame_index) == expected
 
 
-def test_a_grid_of_the_video_s_own_rate_takes_every_frame_once():
-    """29.97 fps: k / fps and pts * time base differ by rounding only, and must not fall one frame back."""
-    made = made_index(list(range(0, 3000 * 1001, 1001)), last_ms=1001)
-    index = replace(made, time_base=Fraction(1, 30000), duration_s=3000 * 1001 / 30000)
-    assert sample_frames(index, SamplingConfig(fps=30000 / 1001)).frame_index.tolist() == list(range(3000))
+@pytest.mark.parametrize(("units", "step"), [(30000, 1001), (24000, 1001), (60000, 1001), (90000, 3003), (15360, 512)])
+def test_a_grid_of_the_video_s_own_rate_takes_every_frame_once(units: int, step: int):
+    """k / fps and pts * time base differ by rounding only, and must not fall one frame back."""
+    made = made_index(list(range(0, 3000 * step, step)), last_ms=step)
+    index = replace(made, time_base=Fraction(1, units), duration_s=3000 * step / units)
+    assert sample_frames(index, SamplingConfig(fps=units / step)).frame_index.tolist() == list(range(3000))
 
 
 def test_every_n_and_uniform_n():
