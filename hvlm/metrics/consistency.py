@@ -31,7 +31,7 @@ def temporal_consistency(hidden_BTD: NDArray[np.floating], mask_BT: NDArray[np.b
     pair_BT = mask_BT[:, 1:] & mask_BT[:, :-1]
     cosine_BT = np.sum(unit_BTD[:, 1:] * unit_BTD[:, :-1], axis=-1)
     counts_B = pair_BT.sum(axis=1)
-    sums_B = np.where(pair_BT, cosine_BT, 0.0).sum(axis=1)
+    sums_B = cosine_BT.sum(axis=1)  # a pair with a padded row is one with a zero row: its cosine is 0
     return np.asarray(np.where(counts_B > 0, sums_B / np.maximum(counts_B, 1), np.nan), dtype=np.float64)
 
 

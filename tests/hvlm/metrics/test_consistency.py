@@ -103,6 +103,9 @@ def test_boundary_contrast_of_touching_and_missing_segments():
     hidden, centres = np.array([X, X, Y, Y]), np.arange(4) + 0.5
     touching = boundary_pairs(hidden, centres, np.array([[0.0, 2.0], [2.0, 4.0]]))
     assert (touching.num_inside, touching.num_across) == (2, 1)
+    # a pair inside one segment that crosses the boundary of another one is a crossing
+    nested = boundary_pairs(hidden, centres, np.array([[0.0, 4.0], [2.0, 4.0]]))
+    assert (nested.num_inside, nested.num_across) == (2, 1)
     # a boundary exactly on a centre belongs to the pair that ends there
     on_centre = boundary_pairs(hidden, centres, np.array([[1.5, 4.0]]))
     assert (on_centre.num_inside, on_centre.num_across) == (2, 1)
