@@ -121,6 +121,8 @@ def _train_worker(loop_config: dict[str, Any]) -> TrainOutcome | None:
     ray_context = ray.train.get_context()
     rank, device = ray_context.get_world_rank(), get_device()
     _set_threads(job.config.resources, device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # the object collectives of NCCL go through the current device
     context = RankContext(rank, ray_context.get_world_size(), device)
     if rank > 0:
         train(job, context, None)
