@@ -3,8 +3,8 @@
 A list is a `.txt` (one URI per line, `#` starts a comment), or a `.csv`/`.parquet` with the columns `video_id` and
 `uri`. Relative URIs are relative to the list's folder. These further columns are understood: `subset` (training |
 validation | testing), `split` (train | dev | val | test, taken as it is), `summary` (video-level text), `caption` (text
-of the whole video); all others travel into the sample's json under "columns". In a folder, a glob or a txt list the id
-is the file's name without its extension.
+of the whole video); all others travel into the sample's json under "columns". Without a list of ids, the id is the
+file's path below the folder (in a txt list its name) without the extension.
 """
 
 import glob
@@ -55,15 +55,15 @@ class SourceConfig(Config):
         content_hash: "sampled" reads at most 1 MiB of a file, "full" all of it. Only files that are new or changed are
             read.
         extensions: which files of a folder are videos.
-        video_id: "stem" = file name without extension; "path" = path below the folder without extension (folder sources
-            only).
+        video_id: what names a file of a folder or glob: "path" = its path below the folder without extension, so that
+            files of equal names in two folders stay two videos; "stem" = its name without extension.
     """
 
     uri: str
     annotations_uri: str | None = None
     content_hash: Literal["sampled", "full"] = "sampled"
     extensions: tuple[str, ...] = VIDEO_EXTENSIONS
-    video_id: Literal["stem", "path"] = "stem"
+    video_id: Literal["stem", "path"] = "path"
 
     def __post_init__(self) -> None:
         require(
@@ -195,7 +195,7 @@ def list_folder_or_glob(uri: str, extensions: tuple[str, ...], video_id: Literal
         UserError: no such folder, nothing matches, or no permission to list it.
     """
     fs, path = storage.filesystem(uri)
-    if glob.has_magic(uri):
+    if glob.has_magic(uri) and not fs.exists(path):  # a folder may be called "talks [2024]"
         found = fs.glob(path, detail=True)
         root = path[: path.index(next(character for character in path if character in "*?["))].rpartition("/")[0]
     else:

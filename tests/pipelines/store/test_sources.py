@@ -35,7 +35,7 @@ def test_a_folder_is_searched_to_the_bottom_for_videos_only(tmp_path):
     result = listing(tmp_path)
     assert found(result) == {
         "a": f"{tmp_path}/a.mp4",
-        "b": f"{tmp_path}/deep/b.MKV",
+        "deep/b": f"{tmp_path}/deep/b.MKV",
         "v 1.2 é": f"{tmp_path}/v 1.2 é.mp4",
     }
     assert dict(result.frame.select("video_id", "key").iter_rows())["v 1.2 é"] == "x--v_201_2e2_20_c3_a9"
@@ -45,8 +45,8 @@ def test_a_folder_is_searched_to_the_bottom_for_videos_only(tmp_path):
 
 def test_ids_by_path_and_extensions_by_config(tmp_path):
     put(tmp_path, "cam1/1.mp4", "cam2/1.mp4", "cam2/2.raw")
-    assert set(found(listing(tmp_path, video_id="path"))) == {"cam1/1", "cam2/1"}
-    assert set(found(listing(tmp_path, extensions=(".raw",)))) == {"2"}
+    assert set(found(listing(tmp_path))) == {"cam1/1", "cam2/1"}
+    assert set(found(listing(tmp_path, extensions=(".raw",), video_id="stem"))) == {"2"}
 
 
 def test_a_glob_and_a_single_file(tmp_path):
@@ -111,7 +111,8 @@ def test_annotations_are_attached_and_reconciled(tmp_path):
 
 def test_all_files_of_a_double_id_are_rejected(tmp_path):
     put(tmp_path, "a.mp4", "sub/a.mp4", "b.mp4")
-    result = listing(tmp_path)
+    assert set(found(listing(tmp_path))) == {"a", "sub/a", "b"}
+    result = listing(tmp_path, video_id="stem")
     assert set(found(result)) == {"b"}
     rejected = [(row["uri"], row["reason"], row["permanent"]) for row in result.rejected]
     assert rejected == [(f"{tmp_path}/a.mp4", "duplicate_id", True), (f"{tmp_path}/sub/a.mp4", "duplicate_id", True)]
