@@ -6,6 +6,7 @@ Paths travel, never video bytes; frames travel as flat uint8 values in blocks of
 `max_errored_blocks` and `write_webdataset` are not used: each can lose or double clips without an error (ray 2.60).
 """
 
+import logging
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,9 +20,8 @@ from pipelines.extraction.resources import EncoderPool
 from pipelines.extraction.staging_stage import Stager
 from pipelines.extraction.work import rows_per_block
 
-BLOCK_BYTES = (
-    32 * 2**20
-)  # blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few
+# Blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few.
+BLOCK_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,7 @@ class Stages:
 
 def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     """Return the lazy pipeline over the work rows; iterating it runs it."""
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its start, end and progress notes; ours say it better
     context = DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False

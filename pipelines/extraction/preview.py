@@ -57,9 +57,9 @@ def preview(config: ExtractConfig) -> Preview:
     frames = _frames(config.store_uri)
     columns = encoder_columns(config)
     diff = diff_listing(list_source(config.source), frames.videos)
-    read, failures = _read_some(diff)
+    read, failed = _read_some(diff)
     videos = _videos_after(frames.videos, diff, read)
-    failures = pl.concat([frames.failures, pl.DataFrame(failures, schema=FAILURES)])
+    failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
     fingerprints = {name: column.fingerprint for name, column in columns.items()}
     plan = make_plan(
         StoreFrames(videos, frames.staged, frames.samples, failures),
