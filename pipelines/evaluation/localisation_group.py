@@ -103,7 +103,7 @@ def localisation_group(
             f"{parts.split}/frame/localisation",
             count=len(truth),
             unit="segments",
-            note="not a detection metric" if name in ("hit_at_tiou_0_5", "mean_tiou") else note,
+            note=f"{name} is not a detection metric" if name in ("hit_at_tiou_0_5", "mean_tiou") else note,
             headline=name in _HEADLINES,
         )
     ]

@@ -99,7 +99,8 @@ def format_value(value: float | None) -> str:
     """Return a cell as text, a dash for a missing one."""
     if value is None or not math.isfinite(value):
         return "-"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    # + 0.0 turns the -0.0 that rounding may leave into 0.0
+    return f"{round(value, 3) + 0.0:.3f}" if abs(value) < 10 else f"{value:.1f}"
 
 
 def text_table(rows: Sequence[MetricRow]) -> str:

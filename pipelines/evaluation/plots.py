@@ -118,6 +118,10 @@ def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, titl
             )
         axes.plot(k, k / num_candidates, color=COLOURS["chance"], linestyle="--", label="chance (one right answer)")
         axes.set_xscale("log")
+        # Plain numbers: the logarithmic formatter writes formulas, and formulas are off.
+        ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 100_000) if tick <= num_candidates]
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
         axes.set_ylim(0, 1.02)
         axes.set_xlabel("k")
         axes.set_ylabel("recall at k")

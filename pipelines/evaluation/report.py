@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pipelines.evaluation.classification_group import activity_of
 from pipelines.evaluation.inputs import EvaluationInputs
@@ -43,6 +43,7 @@ def render_report(
     """Return the report as HTML; all texts from data are escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["cell"] = format_value
+    environment.filters["breakable"] = breakable
     rows = [row for result in results for row in result.rows]
     drawn = curves_svg(curves)
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
@@ -54,6 +55,11 @@ def render_report(
         run_id=inputs.run_id,
         sections=[_section(result, num_timelines) for result in results],
     )
+
+
+def breakable(name: str) -> Markup:
+    """Return an escaped metric name that may break after a slash, so that a table fits a phone."""
+    return escape(name).replace("/", Markup("/<wbr>"))
 
 
 def verdict(rows: Sequence[MetricRow]) -> str:

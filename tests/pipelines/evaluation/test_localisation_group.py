@@ -48,7 +48,7 @@ def test_probe_proposals_beat_the_floor_and_chance():
     assert rows["average_map"].floor == 0.0  # 8 of 30 s overlap by less than half
     assert rows["average_map"].chance < 0.1
     assert rows["mean_tiou"].floor > 0.2
-    assert rows["mean_tiou"].note == "not a detection metric"
+    assert rows["mean_tiou"].note == "mean_tiou is not a detection metric"
     assert rows["average_recall_at_10"].ours > 0.9
     assert rows["average_map"].count == 20
     assert group.details["ap"]["ours"].shape == (2,)

@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from pipelines.evaluation.metric_table import MetricRow, beats_raw, flat_metrics, plain_rows, rows_of, text_table
+from pipelines.evaluation.metric_table import (
+    MetricRow,
+    beats_raw,
+    flat_metrics,
+    format_value,
+    plain_rows,
+    rows_of,
+    text_table,
+)
 
 NAN = float("nan")
 
@@ -52,3 +60,7 @@ def test_text_counts_where_ours_is_better():
     assert "7 videos" in text
     assert text.endswith("on 1 of 2 metrics")
     assert "metrics.json" in text_table([])
+
+
+def test_cells():
+    assert [format_value(value) for value in (0.12345, -1e-9, 12.34, NAN, None)] == ["0.123", "0.000", "12.3", "-", "-"]

@@ -41,7 +41,10 @@ def test_labels_are_escaped_and_no_formula():
 
 
 def test_recall_and_map_and_timeline():
-    _check(recall_svg({"ours": np.array([1, 3]), "raw": np.array([2, 3])}, 3, "video/text_to_video"))
+    recall = recall_svg({"ours": np.array([1, 30]), "raw": np.array([2, 30])}, 30, "video/text_to_video")
+    _check(recall)
+    assert "mathdefault" not in recall
+    assert ">20</text>" in recall
     random = np.random.default_rng(0)
     truth = [segment("spin", 1, 3)]
     records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=truth) for i in range(5)]
