@@ -80,12 +80,16 @@ def test_the_report_is_written_and_stands_in_the_trainings_run(chain, folder, se
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("unknown-key", ["store_uri=/tmp/none", "sorce.uri=/videos"], "sorce is not a known key"),
         ("missing-source", ["store_uri={folder}/other", "source.uri={folder}/nowhere"], "nowhere"),
         ("lost-output", ["store_uri=runs/store", "source.uri={folder}/videos"], "in a submitted job"),
         (
             "too-much",
-            ["store_uri={folder}/big", "source.uri={folder}/videos", "resources.decode_num_cpus=64"],
+            [
+                "store_uri={folder}/big",
+                "source.uri={folder}/videos",
+                "source.annotations_uri=null",
+                "resources.decode_num_cpus=64",
+            ],
             "a need of 64 CPU",
         ),
     ],
