@@ -14,11 +14,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
 from hvlm.encoders.registry import describe_encoder
 from hvlm.video.decoding import get_backend
-from infra.cluster import connect, require_resources
+from infra.cluster import connect, require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages, extraction_dataset
 from pipelines.extraction.decode_stage import Decoder
@@ -212,7 +210,7 @@ class _Run:
 
     def _stages(self) -> Stages:
         config = self.config
-        pool = encoder_pool(config.resources, ray.cluster_resources(), len(config.encoders))
+        pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
         require_resources(
             {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.num_actors * len(config.encoders)}
             | ({"GPU": pool.num_gpus * pool.num_actors * len(config.encoders)} if pool.num_gpus else {})
