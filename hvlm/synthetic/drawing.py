@@ -59,18 +59,20 @@ class FramePainter:
     def draw(self, time_s: float) -> NDArray[np.uint8]:
         """Return the frame at `time_s` as RGB, uint8 (H, W, 3); it depends on script, size and time only."""
         height, width = self._background_HW3.shape[:2]
-        # Grain is a window into one noise tile; the time in ms seeds its place, so equal times give equal frames.
-        place = np.random.default_rng([self._script.background.seed, 2, round(time_s * 1000)]).integers(
-            0, GRAIN_TILE_PX, 2
-        )
-        frame = self._background_HW3 + self._grain[place[0] : place[0] + height, place[1] : place[1] + width]
+        # Grain is a window into one noise tile. Its place jumps with the time in ms (by prime factors), so that it
+        # flickers as film does, and equal times give equal frames.
+        time_ms = round(time_s * 1000)
+        top, left = time_ms * 7919 % GRAIN_TILE_PX, time_ms * 104_729 % GRAIN_TILE_PX
+        frame = self._background_HW3 + self._grain[top : top + height, left : left + width]
         for distractor in self._script.distractors:
             self._blend(frame, distractor, pose_at(distractor, time_s, self._script.duration_s))
         for span in self._script.actions:
             start_s, end_s = span.span_s
             if start_s <= time_s < end_s:
                 self._blend(frame, span.actor, pose_at(span.actor, time_s - start_s, end_s - start_s))
-        drawn: NDArray[np.uint8] = (np.clip(frame, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+        frame *= 255.0
+        frame += 0.5
+        drawn: NDArray[np.uint8] = np.clip(frame, 0.0, 255.0, out=frame).astype(np.uint8)
         return drawn
 
     def _blend(self, frame: NDArray[np.float32], actor: Actor, pose: Pose) -> None:
@@ -140,7 +142,7 @@ def _outline(shape: Shape, angle: NDArray[np.float32]) -> NDArray[np.float32] | 
         return 1.0
     points, inner = _OUTLINES[shape]
     half = np.pi / points
-    # Fold every direction onto [0, half], the angle to the nearest tip; the edge runs from that tip to the inner corner.
+    # Fold every direction onto [0, half], the angle to the nearest tip; an edge runs from tip to inner corner.
     fold = np.abs((angle + half) % (2.0 * half) - half)
     edge: NDArray[np.float32] = (
         inner * np.sin(half) / (np.sin(fold) * (1.0 - inner * np.cos(half)) + inner * np.sin(half) * np.cos(fold))

@@ -69,7 +69,7 @@ class ToyFeatures:
         features: float32 (V, T, D), unit vectors on real frames, 0 on padding.
         mask: bool (V, T), True = real, a prefix of True per video.
         labels: int64 (V, T), class of each frame in [0, num_classes), -1 on padding.
-        boundaries: bool (V, T), True where frame t starts a new segment (never at t = 0), so (t-1, t) crosses a boundary.
+        boundaries: bool (V, T), True where frame t starts a new segment (never t = 0), so (t-1, t) crosses a boundary.
         class_vectors: float32 (num_classes, D), the planted unit class directions.
     """
 
