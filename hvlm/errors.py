@@ -26,6 +26,10 @@ def _rebuild_user_error(what: str, got: object, expected: str, do: str) -> UserE
     return UserError(what=what, got=got, expected=expected, do=do)
 
 
+class JobError(Exception):
+    """A job ends without its result for a reason that it can state: the message is printed alone, the exit code is 1."""
+
+
 class Reason(StrEnum):
     """Why a video is in quarantine."""
 

@@ -5,11 +5,12 @@ Exit codes: 0 done, 1 failed, 2 the user's input is wrong (the message says how 
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from infra.config_io import load_config
 from infra.logs import configure_logging
 
@@ -28,6 +29,7 @@ def run_job(name: str, description: str | None, config_type: type[C], job: Calla
     )
     arguments = parser.parse_args()
     configure_logging()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` ends a job as Ctrl-C does: tidily
     sys.exit(guarded(lambda: job(load_config(config_type, arguments.config, arguments.overrides))))
 
 
@@ -38,6 +40,9 @@ def guarded(job: Callable[[], int]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except JobError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         return 130

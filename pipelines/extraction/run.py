@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hvlm.encoders.registry import describe_encoder
+from hvlm.errors import JobError
 from hvlm.video.decoding import get_backend
 from infra.cluster import connect, require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
@@ -41,7 +42,7 @@ _IDENTIFY_BATCH = 64
 FEATURE_SCHEMA = 1  # raised when the meaning of a stored feature row changes
 
 
-class ErrorBudgetExceeded(Exception):
+class ErrorBudgetExceeded(JobError):
     """More videos failed than `max_failed_fraction` allows; what was staged stays."""
 
 

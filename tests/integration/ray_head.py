@@ -20,6 +20,8 @@ from typing import Any
 BIN = Path(sys.executable).parent
 START_TIMEOUT_S = 180
 JOB_TIMEOUT_S = 900
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+"""What the submitted jobs are told of the commit: their packed folder has no .git."""
 OTHER_CLUSTER = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_JOB_CONFIG_JSON_ENV_VAR")
 
 
@@ -35,8 +37,9 @@ class Head:
     def submit(self, name: str, *entrypoint: str) -> subprocess.CompletedProcess[str]:
         """Run `ray job submit --working-dir . -- entrypoint` and wait for the job's end."""
         command = [BIN / "ray", "job", "submit", "--address", self.address, "--submission-id", name]
+        runtime_env = json.dumps({"env_vars": {"HVLM_GIT_COMMIT": COMMIT}})
         return subprocess.run(
-            [*command, "--working-dir", ".", "--", *entrypoint],
+            [*command, "--working-dir", ".", "--runtime-env-json", runtime_env, "--", *entrypoint],
             cwd=self.working_dir,
             env=self.environment,
             capture_output=True,

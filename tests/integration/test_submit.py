@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.store.catalog import FeatureStore
 from tests.integration.mlflow_server import running_server
-from tests.integration.ray_head import running_head
+from tests.integration.ray_head import COMMIT, running_head
 
 pytestmark = pytest.mark.slow
 
@@ -71,6 +71,7 @@ def test_the_report_is_written_and_stands_in_the_trainings_run(chain, folder, se
     assert json.loads((folder / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     (run,) = server.runs("smoke")
     assert run["info"]["status"] == "FINISHED"
+    assert {"key": "mlflow.source.git.commit", "value": COMMIT} in run["data"]["tags"]
     assert any(metric["key"].startswith("train/loss/") for metric in run["data"]["metrics"])
     assert any(metric["key"].startswith("val/") for metric in run["data"]["metrics"])
     (step,) = {metric["step"] for metric in run["data"]["metrics"] if metric["key"].startswith("val/")}

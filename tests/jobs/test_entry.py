@@ -1,13 +1,15 @@
 """Exit codes and messages of every job."""
 
 import logging
+import os
+import signal
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from hvlm.config import Config, require
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from jobs.entry import guarded, run_job
 
 
@@ -32,6 +34,13 @@ def call(monkeypatch, job, *arguments):
     with pytest.raises(SystemExit) as stop:
         run_job("count", "Counts.", CountConfig, job)
     return stop.value.code
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_before():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -85,3 +94,16 @@ def test_an_interrupt_says_how_to_go_on(capsys):
 
     assert guarded(job) == 130
     assert "run the same command again" in capsys.readouterr().err
+
+
+def test_a_stated_failure_is_code_1_without_a_stack_trace(monkeypatch, capsys, config_file):
+    def fail(config):
+        raise JobError("7 of 10 videos failed")
+
+    assert call(monkeypatch, fail, "--config", config_file) == 1
+    assert capsys.readouterr().err == "error: 7 of 10 videos failed\n"
+
+
+def test_a_terminated_job_ends_as_an_interrupted_one(monkeypatch, capsys, config_file):
+    assert call(monkeypatch, lambda config: os.kill(os.getpid(), signal.SIGTERM) or 0, "--config", config_file) == 130
+    assert "run the same command again to continue" in capsys.readouterr().err
