@@ -27,7 +27,7 @@ def _rebuild_user_error(what: str, got: object, expected: str, do: str) -> UserE
 
 
 class JobError(Exception):
-    """A job ends without its result for a reason that it can state: the message is printed alone, the exit code is 1."""
+    """A job ends without its result for a stated reason: the message is printed alone, the exit code is 1."""
 
 
 class Reason(StrEnum):
