@@ -22,7 +22,8 @@ class EvaluateConfig(Config):
         which: with an output_uri or a run, the checkpoint with the best dev score or the latest one.
         store_uri: null is the store of the training at its pinned version; another one is read at its newest version.
         output_uri: null is `evaluation/step-…` beside the training's checkpoints.
-        splits: to report on. Probes are fitted on train and chosen on dev whatever stands here.
+        splits: to report on. Probes are fitted on train and chosen on dev whatever stands here, so train and
+            dev have no probe figures.
         video_embedding: what probes read of ours: the pyramid's top node, the mean row, or both.
         text_encoder: null is the training's; needed to score raw CLIP retrieval for a model without text.
         max_probe_rows: rows over all videos that frame probes and ranks see; longer videos are thinned evenly.

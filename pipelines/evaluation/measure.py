@@ -16,7 +16,7 @@ from pipelines.evaluation.consistency_group import consistency_group
 from pipelines.evaluation.embedding import EmbedSetup
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.localisation_group import fit_frame_probes, localisation_group
-from pipelines.evaluation.metric_table import Absent, GroupResult, MetricRow
+from pipelines.evaluation.metric_table import Absent, GroupResult, MetricRow, with_note
 from pipelines.evaluation.records import OURS, RAW, VideoRecord
 from pipelines.evaluation.retrieval_group import TextFeatures, all_texts, retrieval_group
 from pipelines.evaluation.spread import EmbedderPool, device_of
@@ -26,6 +26,12 @@ logger = logging.getLogger(__name__)
 # Without a dev split one training video in so many chooses the probes' penalty.
 _DEV_SHARE = 5
 _MIN_ROWS_PER_VIDEO = 4
+# Why a probe's figures on these splits would say nothing, and what that means for the figures that need no probe.
+_NO_PROBES = {
+    "train": "probes are fitted on train, so figures on it would not be of held-out videos",
+    "dev": "the probes' penalty is chosen on dev, so figures on it would not be of held-out videos",
+}
+_SEEN = {"train": "not held out: the model was trained on this split", "dev": "not held out: dev chose the checkpoint"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ def _measure_split(
 ) -> SplitResult:
     records, rows_by_key, split = place
     parts = make_parts(records, split)
+    seen = _SEEN.get(split, "")
     groups = {"consistency": consistency_group(parts.report, split)}
     groups["classification"] = _or_absent(
         parts, "video", lambda: classification_group(parts, config.probe, knn_k=config.knn_k, seed=config.seed)
@@ -103,18 +110,27 @@ def _measure_split(
     return SplitResult(
         split,
         parts.report,
-        [row for group in groups.values() for row in group.rows],
+        [with_note(row, seen) for group in groups.values() for row in group.rows],
         [absent for group in groups.values() for absent in group.absent],
         {name: group.details for name, group in groups.items()},
     )
 
 
 def _or_absent(parts: Parts, level: str, group: Any) -> GroupResult:
+    why = probes_refused(parts)
+    if why:
+        return GroupResult([], [Absent(f"{parts.split}/{level}/*", why)], {})
+    result: GroupResult = group()
+    return result
+
+
+def probes_refused(parts: Parts) -> str:
+    """Return why no probe is reported on these videos; empty when probes are."""
+    if parts.split in _NO_PROBES:
+        return _NO_PROBES[parts.split]
     if parts.train and parts.dev:
-        result: GroupResult = group()
-        return result
-    why = f"probes need train and dev videos; the store has {len(parts.train)} and {len(parts.dev)}"
-    return GroupResult([], [Absent(f"{parts.split}/{level}/*", why)], {})
+        return ""
+    return f"probes need train and dev videos; the store has {len(parts.train)} and {len(parts.dev)}"
 
 
 def _localise(

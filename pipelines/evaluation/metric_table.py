@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from pipelines.evaluation.records import OURS, RAW
@@ -77,6 +77,11 @@ def flat_metrics(rows: Iterable[MetricRow]) -> dict[str, float]:
             if known(value):
                 flat[prefix + row.name] = value
     return flat
+
+
+def with_note(row: MetricRow, note: str) -> MetricRow:
+    """Return the row with a further note; an empty one changes nothing."""
+    return replace(row, note="; ".join(part for part in (row.note, note) if part))
 
 
 def known(value: float | None) -> bool:

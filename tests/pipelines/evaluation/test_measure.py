@@ -1,8 +1,9 @@
 """Who is fitted on, chosen on and reported on."""
 
 import numpy as np
+import pytest
 
-from pipelines.evaluation.measure import make_parts
+from pipelines.evaluation.measure import make_parts, probes_refused
 from tests.pipelines.evaluation.made_records import record
 
 ROWS = np.eye(3)
@@ -32,3 +33,14 @@ def test_without_dev_a_part_of_train_is_held_out_and_said_so():
 def test_without_train_there_is_nothing_to_fit():
     parts = make_parts(_records(val=3), "val")
     assert (parts.train, parts.dev) == ([], [])
+
+
+@pytest.mark.parametrize(("split", "why"), [("train", "fitted on"), ("dev", "chosen on")])
+def test_probes_are_not_reported_on_the_videos_that_made_them(split, why):
+    parts = make_parts(_records(train=5, dev=2, val=3), split)
+    assert why in probes_refused(parts)
+
+
+def test_probes_are_reported_on_held_out_videos_and_need_some_to_learn_from():
+    assert probes_refused(make_parts(_records(train=5, dev=2, val=3), "val")) == ""
+    assert "0 and 0" in probes_refused(make_parts(_records(val=3), "val"))
