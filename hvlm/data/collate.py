@@ -131,9 +131,8 @@ def collate(
     for i, video in enumerate(videos):
         rows = len(video.times_s)
         if rows > padded_rows or video.features_TI.shape != (rows, width):
-            raise ValueError(
-                f"'{keys[i]}' has features {video.features_TI.shape} and {rows} times; the batch has room for {padded_rows} x {width}"
-            )
+            found = f"features {video.features_TI.shape} and {rows} times"
+            raise ValueError(f"'{keys[i]}' has {found}; the batch has room for {padded_rows} x {width}")
         features[i, :rows], times[i, :rows], mask[i, :rows] = video.features_TI, video.times_s, True
     return Batch(
         keys=list(keys),

@@ -9,14 +9,17 @@ that is killed altogether continues by the same command.
 
 import dataclasses
 import logging
+import os
 import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray.train
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray._private.worker import get_dashboard_url
+from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from hvlm.errors import UserError
 from infra import storage
@@ -87,6 +90,20 @@ def scaling(resources: TrainResources, cluster: dict[str, float]) -> ScalingConf
     return ScalingConfig(num_workers=resources.num_workers, use_gpu=use_gpu, resources_per_worker=per_worker)
 
 
+class _Trainer(TorchTrainer):  # type: ignore[misc]
+    """A TorchTrainer that is quiet on an embedded Ray.
+
+    Ray Train watches its controller through the dashboard's API and warns every second where there is no dashboard.
+    What that watch cleans up ends with an embedded Ray anyway.
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        callbacks: list[Any] = super()._create_default_callbacks()
+        if get_dashboard_url():
+            return callbacks
+        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
 def _fit(job: TrainJob) -> TrainOutcome:
     resources = job.config.resources
     wanted = scaling(resources, total_resources())
@@ -94,7 +111,10 @@ def _fit(job: TrainJob) -> TrainOutcome:
     require_resources(
         {name: amount * least for name, amount in wanted.resources_per_worker.items()}, what="resources.num_workers"
     )
-    trainer = TorchTrainer(
+    if not get_dashboard_url():
+        # An embedded Ray has no nodes that a cloud takes back; the watcher only prints an error of its own there.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+    trainer = _Trainer(
         _train_worker,
         train_loop_config={"job": job},
         scaling_config=wanted,
@@ -104,6 +124,7 @@ def _fit(job: TrainJob) -> TrainOutcome:
             name=f"start-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 10**6:06d}",
             storage_path=storage.join(job.config.output_uri, "ray"),
             failure_config=FailureConfig(max_failures=resources.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     try:

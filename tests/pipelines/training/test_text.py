@@ -14,6 +14,12 @@ from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store
 CONFIG = TextConfig(encoder=CLIP)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store of its own: text features stay in it, and other tests must not find these."""
+    return make_store(tmp_path_factory.mktemp("text") / "store")
+
+
 def meta(**values: object) -> SampleMeta:
     base = SampleMeta(
         video_id="a",

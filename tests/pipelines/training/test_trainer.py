@@ -4,11 +4,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
+from ray.train import RunConfig
 
 from hvlm.errors import UserError
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
@@ -105,6 +107,18 @@ def test_a_cluster_that_is_too_small_is_refused(make_config: MakeConfig, cluster
         with pytest.raises(UserError, match="1 GPU"):
             run_training(gpu)
     assert MlflowClient(str(config.tracking.uri)).search_experiments()
+
+
+def test_an_embedded_ray_is_not_watched_through_a_dashboard(
+    cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def kinds() -> set[str]:
+        made = trainer._Trainer(lambda: None, run_config=RunConfig(storage_path=str(tmp_path)))
+        return {type(callback).__name__ for callback in made._create_default_callbacks()}
+
+    assert "PlacementGroupCleanerCallback" not in kinds() and "BackendSetupCallback" in kinds()
+    monkeypatch.setattr(trainer, "get_dashboard_url", lambda: "host:8265")
+    assert "PlacementGroupCleanerCallback" in kinds()
 
 
 def test_what_ray_is_asked_for() -> None:
