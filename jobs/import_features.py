@@ -6,11 +6,10 @@
 Run again, it imports what is new or changed and nothing else. Exit code 1 when nothing could be published.
 """
 
-from collections.abc import Iterable
-
 from infra.cluster import reject_relative_paths_in_job
 from jobs.entry import run_job
 from pipelines.store.feature_files import ImportConfig
+from pipelines.store.findings import listed
 from pipelines.store.imports import ImportReport, import_features
 
 
@@ -38,26 +37,17 @@ def run(config: ImportConfig) -> int:
 
 def _findings(report: ImportReport, limit: int) -> list[str]:
     failed = [f"{row['video_id']}: {row['reason']}: {row['message']}" for row in [*report.failures, *report.rejected]]
-    lines = _listed("failed", "arrays were not imported", failed, limit)
+    lines = listed("failed", "arrays were not imported", failed, limit)
     if report.reconciliation:
         without = report.reconciliation
-        lines += _listed("unlabelled", "videos have features and no annotation", without.without_annotation, limit)
-        lines += _listed("missing", "annotated videos have no features", without.without_video, limit)
+        lines += listed("unlabelled", "videos have features and no annotation", without.without_annotation, limit)
+        lines += listed("missing", "annotated videos have no features", without.without_video, limit)
     problems = [f"{video_id}: {problem}" for video_id, problem in report.annotation_problems]
-    lines += _listed("annotation", "impossible segments", problems, limit)
+    lines += listed("annotation", "impossible segments", problems, limit)
     odd = [
         f"{video_id}: rows cover {covered:.1f} s of {claimed:.1f} s" for video_id, covered, claimed in report.doubtful
     ]
-    return lines + _listed("doubtful", "videos disagree with their duration; check format.stride_s", odd, limit)
-
-
-def _listed(name: str, what: str, items: Iterable[str], limit: int) -> list[str]:
-    found = list(items)
-    if not found:
-        return []
-    shown = [f"           {item}" for item in found[:limit]]
-    more = [f"           and {len(found) - limit} more"] if len(found) > limit else []
-    return [f"{name:<10} {len(found)} {what}:", *shown, *more]
+    return lines + listed("doubtful", "videos disagree with their duration; check format.stride_s", odd, limit)
 
 
 if __name__ == "__main__":

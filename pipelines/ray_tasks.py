@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 
 import ray
 
+from hvlm.errors import JobError, UserError
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -26,6 +28,26 @@ def run_tasks(
     while pending:
         done, pending = ray.wait(pending, num_returns=1)
         yield from _results(done)
+
+
+def own_errors(results: Iterable[R]) -> Iterator[R]:
+    """Yield the results of a Ray Data execution; an error of ours inside it is raised as what it is, not as Ray's."""
+    try:
+        yield from results
+    except Exception as error:
+        own = _own_error(error)
+        if own is None:
+            raise
+        raise own from error
+
+
+def _own_error(error: BaseException | None) -> Exception | None:
+    """Return the `UserError` or `JobError` behind an error, if there is one."""
+    while error is not None:
+        if isinstance(error, (UserError, JobError)):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None
 
 
 def _results(references: list[Any]) -> Iterator[Any]:

@@ -44,7 +44,7 @@ class ExtractResources(Config):
     encoder_num_gpus: float | None = None
     encoder_threads: int | None = None
     segments_per_batch: int = 4
-    segments_per_tar: int = 16
+    segments_per_tar: int = 8
 
     def __post_init__(self) -> None:
         require(

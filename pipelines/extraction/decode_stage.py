@@ -92,13 +92,13 @@ def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:
     )
 
 
-_indexes: OrderedDict[tuple[str, str], VideoIndex] = OrderedDict()
+_indexes: OrderedDict[str, VideoIndex] = OrderedDict()
 
 
 def _index(path: str, content_hash: str) -> VideoIndex:
     """Return the video's index, kept per worker process for the next parts of the same video."""
-    known = _indexes.pop((path, content_hash), None) or scan_video(path)
-    _indexes[path, content_hash] = known
+    known = _indexes.pop(content_hash, None) or scan_video(path)
+    _indexes[content_hash] = known
     if len(_indexes) > _KEPT_INDEXES:
         _indexes.popitem(last=False)
     return known

@@ -1,6 +1,5 @@
 """Row conservation: every planned (video, encoder) ends staged whole or failed; anything else fails the job."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,9 +57,9 @@ class Ledger:
             return False
         if video_id not in self.pending:
             raise RowConservationError(f"video '{video_id}' failed after it was complete, or was never planned")
-        del self.pending[video_id]
+        needed = self.pending.pop(video_id)
         self._num_segments.pop(video_id, None)
-        self.failures[video_id] = row
+        self.failures[video_id] = {**row, "encoders": list(needed)}
         return True
 
     def check(self) -> None:
@@ -72,10 +71,6 @@ class Ledger:
         if self.pending:
             names = ", ".join(sorted(self.pending)[:5])
             raise RowConservationError(f"{len(self.pending)} videos neither came out nor failed, e.g. {names}")
-
-    def reasons(self) -> Counter[str]:
-        """Return how many videos failed, by reason."""
-        return Counter(str(row["reason"]) for row in self.failures.values())
 
     def _complete(self, video_id: str) -> bool:
         everything = set(range(self._num_segments[video_id]))

@@ -22,7 +22,7 @@ from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
 from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify
-from pipelines.store.sources import list_source
+from pipelines.store.sources import SourceListing, list_source
 
 READ_AT_MOST = 64  # new files that a plan opens: enough for the hours, bounded whatever the source's size
 TIMED_VIDEOS = 3
@@ -41,8 +41,8 @@ class Preview:
 
     config: ExtractConfig
     plan: Plan
+    listing: SourceListing
     tombstoned: int
-    rejected: int
     num_unread: int
     hours: float
     rough_s: float | None
@@ -56,7 +56,8 @@ def preview(config: ExtractConfig) -> Preview:
     """
     frames = _frames(config.store_uri)
     columns = encoder_columns(config)
-    diff = diff_listing(list_source(config.source), frames.videos)
+    listing = list_source(config.source)
+    diff = diff_listing(listing, frames.videos)
     read, failed = _read_some(diff)
     videos = _videos_after(frames.videos, diff, read)
     failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
@@ -74,8 +75,8 @@ def preview(config: ExtractConfig) -> Preview:
     return Preview(
         config=config,
         plan=plan,
+        listing=listing,
         tombstoned=diff.gone.height,
-        rejected=len(diff.rejected),
         num_unread=diff.to_hash.height - len(read),
         hours=hours,
         rough_s=_rough_seconds(config, plan, hours),

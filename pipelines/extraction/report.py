@@ -1,8 +1,14 @@
 """What `jobs.extract` and `jobs.plan` print."""
 
+from collections import Counter
+
 from pipelines.extraction.preview import Preview
 from pipelines.extraction.run import ExtractReport
+from pipelines.store.findings import listed, listing_findings
 from pipelines.store.plan import STATUSES, Plan
+
+SHOWN = 5
+"""How many odd things of a kind a report names."""
 
 _MEANING = {
     "new": "never extracted",
@@ -36,8 +42,7 @@ def preview_report(preview: Preview) -> str:
     lines = [f"plan for {preview.config.store_uri}: {plan.num_videos} videos in the source", plan_table(plan)]
     if preview.tombstoned:
         lines.append(f"  {preview.tombstoned} videos are gone from the source: they become tombstones")
-    if preview.rejected:
-        lines.append(f"  {preview.rejected} entries are rejected (duplicate id, bad name, missing file)")
+    lines += listing_findings(preview.listing, SHOWN)
     if plan.todo.is_empty():
         lines.append("nothing to extract")
     else:
@@ -66,18 +71,25 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         rate = report.num_frames / max(1e-9, report.extract_s)
         lines.append(
             f"  extracted  {report.num_done} videos, {report.num_frames} frames in {_span(report.extract_s)} "
-            f"({rate:.0f} frames/s with start-up), {report.reasons.total()} failed"
+            f"({rate:.0f} frames/s with start-up), {len(report.failures)} failed"
         )
-    lines += [f"    {count} × {reason}" for reason, count in sorted(report.reasons.items())]
+    reasons = Counter(str(row["reason"]) for row in report.failures)
+    lines += [f"    {count} × {reason}" for reason, count in sorted(reasons.items())]
     lines.append(
         f"  published  {published.published} videos as {published.samples} samples in {published.shards} shards "
         f"({published.shard_bytes / 2**20:.1f} MiB); {published.already_published} were published before"
     )
     quarantined = published.failed
     if quarantined:
-        lines.append(f"  quarantine {quarantined} videos of the snapshot; table `failures` says why")
+        lines.append(
+            f"  quarantine {quarantined} videos of the snapshot; the table `failures` says why, "
+            "and retry_failed=true tries them again"
+        )
     if published.incomplete:
         lines.append(f"  incomplete {published.incomplete} videos: transient failures; the next run tries them again")
+    failed = (f"{row['video_id']}: {row['reason']}: {row['message']}" for row in report.failures)
+    lines += listed("failed", "videos in this run", failed, SHOWN)
+    lines += listing_findings(report.listing, SHOWN)
     lines.append(f"  store version {published.version}, {_span(report.total_s)} in all")
     return "\n".join(lines)
 

@@ -14,6 +14,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+import polars as pl
+
 from hvlm.encoders.registry import describe_encoder
 from hvlm.errors import JobError
 from hvlm.video.decoding import get_backend
@@ -26,13 +28,13 @@ from pipelines.extraction.progress import Progress
 from pipelines.extraction.resources import encoder_pool
 from pipelines.extraction.staging_stage import StagedEncoder, Stager
 from pipelines.extraction.work import work_table
-from pipelines.ray_tasks import run_tasks
+from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
-from pipelines.store.sources import list_source
+from pipelines.store.sources import SourceListing, list_source
 from pipelines.store.staging import sweep_orphans
 
 logger = logging.getLogger(__name__)
@@ -50,12 +52,13 @@ class ErrorBudgetExceeded(JobError):
 class ExtractReport:
     """What one extraction did."""
 
+    listing: SourceListing
     snapshot: SnapshotSummary
     plan: Plan
     published: PublishSummary
     num_done: int = 0
     num_frames: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
+    failures: list[dict[str, Any]] = field(default_factory=list)
     extract_s: float = 0.0
     total_s: float = 0.0
 
@@ -89,20 +92,21 @@ def extract(config: ExtractConfig) -> ExtractReport:
         run = _Run(config, stack)
         sweep_orphans(run.store)
         snapshot = run.snapshot()
-        plan = run.plan()
+        plan = plan_of(config, run.store, run.columns)
         extract_started = time.monotonic()
         for start in range(0, plan.todo.height, VIDEOS_PER_WAVE):
             run.wave(plan, start)
         extract_s = time.monotonic() - extract_started
-        run.check_budget(plan)
+        run.check_whole(plan)
         published = publish(run.store, config.publish, run.columns, run.map_tasks)
         return ExtractReport(
+            listing=run.listing,
             snapshot=snapshot,
             plan=plan,
             published=published,
             num_done=run.num_done,
             num_frames=run.num_frames,
-            reasons=run.reasons,
+            failures=run.failures,
             extract_s=extract_s,
             total_s=time.monotonic() - started,
         )
@@ -113,26 +117,23 @@ class _Run:
 
     def __init__(self, config: ExtractConfig, stack: ExitStack) -> None:
         self.config = config
-        self.store = FeatureStore.open(config.store_uri, create=True)
         self.columns = encoder_columns(config)
+        self.listing = list_source(config.source)
+        self.store = FeatureStore.open(config.store_uri, create=True)  # last: a wrong source leaves no empty store
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
         self.num_done = self.num_frames = self.num_unreadable = 0
-        self.reasons: Counter[str] = Counter()
+        self.failures: list[dict[str, Any]] = []
         self._stack, self._connected = stack, False
 
     def snapshot(self) -> SnapshotSummary:
         """Read the source's listing; hash and probe what is new or changed, as Ray tasks."""
-        diff = diff_listing(list_source(self.config.source), self.store.videos())
+        diff = diff_listing(self.listing, self.store.videos())
         rows = diff.to_hash.to_dicts()
         batches = [rows[start : start + _IDENTIFY_BATCH] for start in range(0, len(rows), _IDENTIFY_BATCH)]
         identified = [row for batch in self.map_tasks(_identify_batch, batches) for row in batch]
-        self.reasons.update(row["failure"]["reason"] for row in identified if row["failure"])
-        self.num_unreadable = self.reasons.total()
+        self.failures += [row | row["failure"] for row in identified if row["failure"]]
+        self.num_unreadable = len(self.failures)
         return apply_snapshot(self.store, diff, identified, self.run_id)
-
-    def plan(self) -> Plan:
-        """Compare the snapshot with the catalog."""
-        return plan_of(self.config, self.store, self.columns)
 
     def map_tasks(self, function: Callable[[Any], Any], inputs: Any) -> Any:
         """Yield the results of Ray tasks; no input, no Ray."""
@@ -145,69 +146,80 @@ class _Run:
         """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos."""
         self._connect()
         todo = plan.todo.slice(start, VIDEOS_PER_WAVE)
-        ledger = Ledger.of(todo)
-        work = work_table(todo, self.config.decode.segment_s)
-        dataset = extraction_dataset(work, self._stages())
-        progress = Progress(num_videos=todo.height)
-        staged: list[dict[str, Any]] = []
-        failed: list[dict[str, Any]] = []
+        outcomes = _Outcomes(Ledger.of(todo), dict(todo.select("video_id", "uri").iter_rows()))
+        dataset = extraction_dataset(work_table(todo, self.config.decode.segment_s), self._stages())
         committed = time.monotonic()
-        for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-            frames = 0
-            for outcome in batch.to_pylist():
-                row = json.loads(outcome["row"])
-                frames += outcome["num_frames"]
-                if outcome["kind"] == "staged":
-                    ledger.staged(row)
-                    staged.append(row)
-                elif ledger.failed(row):
-                    failed.append(row)
-            self.num_frames += frames
-            if time.monotonic() - committed >= self.config.commit_interval_s:
-                self._commit(staged, failed)
-                committed = time.monotonic()
-            progress.update(done=ledger.num_done, failed=len(ledger.failures), frames=frames)
-            self._check_failures(len(ledger.failures), plan.todo.height)
-        self._commit(staged, failed)
-        progress.close()
-        ledger.check()
-        self.num_done += ledger.num_done
-        self.reasons += ledger.reasons()
+        try:
+            with Progress(num_videos=todo.height) as progress:
+                for batch in own_errors(
+                    dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+                ):
+                    frames = outcomes.take(batch.to_pylist())
+                    self.num_frames += frames
+                    if time.monotonic() - committed >= self.config.commit_interval_s:
+                        self._commit(outcomes)
+                        committed = time.monotonic()
+                    progress.update(done=outcomes.ledger.num_done, failed=len(outcomes.ledger.failures), frames=frames)
+                    self._check_budget(list(outcomes.ledger.failures.values()), plan.todo.height)
+        finally:
+            self._commit(outcomes)  # also after an abort: what is done stays done
+        outcomes.ledger.check()
+        self.num_done += outcomes.ledger.num_done
+        self.failures += outcomes.ledger.failures.values()
 
-    def check_budget(self, plan: Plan) -> None:
-        """Fail when more videos failed than the config allows."""
-        self._check_failures(0, plan.todo.height)
+    def check_whole(self, plan: Plan) -> None:
+        """Judge the run's failures, and the whole quarantine, before anything is published.
 
-    def _check_failures(self, in_wave: int, num_todo: int) -> None:
-        planned, failed = num_todo + self.num_unreadable, self.reasons.total() + in_wave
+        Running again must not turn a failed run into a good one: what an earlier run put into quarantine counts too.
+        """
+        self._check_budget([], plan.todo.height)
+        old = plan.status.filter((pl.col("status") == "failed_before") & ~pl.col("runs"))["video_id"].n_unique()
+        failed = old + len(self.failures) - self.num_unreadable
+        done = plan.status.filter(pl.col("status").is_in(["done", "staged", "relabelled"])).height
+        if failed and not done and not self.num_done:
+            raise ErrorBudgetExceeded(f"none of {plan.num_videos} videos could be extracted{self._reasons([])}")
+        self._require_budget(failed, plan.num_videos, [])
+
+    def _check_budget(self, in_wave: list[dict[str, Any]], num_todo: int) -> None:
+        self._require_budget(len(self.failures) + len(in_wave), num_todo + self.num_unreadable, in_wave)
+
+    def _require_budget(self, failed: int, planned: int, in_wave: list[dict[str, Any]]) -> None:
         if failed > BUDGET_FROM and failed > self.config.max_failed_fraction * planned:
             raise ErrorBudgetExceeded(
-                f"{failed} of {planned} planned videos failed, "
+                f"{failed} of {planned} videos failed, "
                 f"more than max_failed_fraction={self.config.max_failed_fraction} allows; "
-                f"what was staged stays. Reasons so far: {dict(self.reasons)}; see `failures` in the store's catalog"
+                f"what was staged stays{self._reasons(in_wave)}"
             )
 
-    def _commit(self, staged: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+    def _reasons(self, in_wave: list[dict[str, Any]]) -> str:
+        counted = Counter(str(row["reason"]) for row in [*self.failures, *in_wave])
+        table = "".join(f"\n  {count} × {reason}" for reason, count in counted.most_common())
+        return f". The table `failures` of the store says why; by reason in this run:{table or ' none new'}"
+
+    def _commit(self, outcomes: "_Outcomes") -> None:
+        staged, failed = outcomes.drain()
         if staged:
             self.store.commit_staged(staged)
         if failed:
-            self.store.commit_failures([self._failure_row(row) for row in failed])
-        staged.clear()
-        failed.clear()
+            self.store.commit_failures([row for failure in failed for row in self._failure_rows(failure)])
 
-    def _failure_row(self, row: dict[str, Any]) -> dict[str, Any]:
-        stage, _, encoder = row["stage"].partition(":")
-        return {
-            "run_id": self.run_id,
-            "video_id": row["video_id"],
-            "content_hash": row["content_hash"],
-            "encoder": encoder,
-            "fingerprint": self.columns[encoder].fingerprint if encoder else "",
-            "stage": stage,
-            "reason": row["reason"],
-            "permanent": row["permanent"],
-            "message": row["message"],
-        }
+    def _failure_rows(self, failure: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return a row per encoder that the failure keeps from the video: all that were needed, or the one that failed.
+
+        The fingerprint holds the decoder too: another backend, or another encoder, is another attempt.
+        """
+        stage, _, encoder = failure["stage"].partition(":")
+        shared = {name: failure[name] for name in ("video_id", "uri", "content_hash", "reason", "permanent", "message")}
+        return [
+            {
+                **shared,
+                "run_id": self.run_id,
+                "stage": stage,
+                "encoder": name,
+                "fingerprint": self.columns[name].fingerprint,
+            }
+            for name in ([encoder] if encoder else failure["encoders"])
+        ]
 
     def _stages(self) -> Stages:
         config = self.config
@@ -240,6 +252,35 @@ class _Run:
         if not self._connected:
             self._stack.enter_context(connect(self.config.cluster))
             self._connected = True
+            require_resources(
+                {"CPU": max(1.0, self.config.resources.decode_num_cpus)}, what="resources.decode_num_cpus"
+            )
+
+
+@dataclass(slots=True)
+class _Outcomes:
+    """What came out of a wave and is not committed yet; every outcome goes through the ledger first."""
+
+    ledger: Ledger
+    uris: dict[str, str]
+    staged: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+
+    def take(self, outcomes: list[dict[str, Any]]) -> int:
+        """Count a batch of outcomes and return its number of decoded frames."""
+        for outcome in outcomes:
+            row = json.loads(outcome["row"])
+            if outcome["kind"] == "staged":
+                self.ledger.staged(row)
+                self.staged.append(row)
+            elif self.ledger.failed(row | {"uri": self.uris[row["video_id"]]}):
+                self.failed.append(self.ledger.failures[row["video_id"]])
+        return sum(outcome["num_frames"] for outcome in outcomes)
+
+    def drain(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the staged and the failed rows since the last call."""
+        staged, failed, self.staged, self.failed = self.staged, self.failed, [], []
+        return staged, failed
 
 
 def plan_of(config: ExtractConfig, store: FeatureStore, columns: dict[str, EncoderColumn]) -> Plan:

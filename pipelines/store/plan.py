@@ -123,6 +123,8 @@ def _unfinished(pairs: pl.DataFrame, frames: StoreFrames) -> pl.DataFrame:
     pairs = _mark_published(pairs, frames.samples)
     pairs = _mark_staged(pairs, frames.staged)
     pairs = _mark_failed(pairs, frames.failures)
+    # A failure that a later attempt overcame is history.
+    pairs = pairs.with_columns(permanent=pl.when("has_features").then(None).otherwise("permanent"))
     blocked = pl.col("permanent").max().over("video_id").fill_null(False)
     status = (
         pl.when("has_features").then(pl.lit("relabelled"))

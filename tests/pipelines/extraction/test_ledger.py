@@ -61,4 +61,4 @@ def test_a_failure_counts_once_and_later_segments_of_the_video_do_not_complete_i
     assert ledger.num_done == 0
     ledger.staged(staged("b", "clip", 0, 1))
     ledger.check()
-    assert ledger.reasons() == {"truncated": 1}
+    assert ledger.failures == {"a": {"video_id": "a", "reason": "truncated", "encoders": ["clip"]}}

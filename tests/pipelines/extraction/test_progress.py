@@ -1,5 +1,8 @@
 """One line says where an extraction stands."""
 
+import time
+
+from pipelines.extraction import progress as progress_module
 from pipelines.extraction.progress import Progress
 
 
@@ -13,3 +16,13 @@ def test_the_line_counts_what_was_reported() -> None:
 
 def test_no_estimate_before_anything_is_finished() -> None:
     assert "ETA ?" in Progress(num_videos=10).line()
+
+
+def test_lines_come_while_nothing_is_finished(monkeypatch, caplog) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0.01)
+    with caplog.at_level("INFO", logger=progress_module.__name__), Progress(num_videos=4) as progress:
+        while len(caplog.records) < 3:
+            time.sleep(0.005)
+        progress.update(done=4, failed=0, frames=9)
+    assert "videos 0/4" in caplog.records[0].getMessage()
+    assert "videos 4/4, frames 9" in caplog.records[-1].getMessage()
