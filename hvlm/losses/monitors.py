@@ -32,7 +32,9 @@ def collapse_monitors(rows_NTD: Tensor, mask_NT: Tensor, gap: int = 8, prefix: s
         of unit vectors per channel, ideal 1. `within_video_unit_std`: the same around each video's mean, mean over
         videos of 2 rows or more. `effective_rank`: exp of the entropy of p = s^2 / sum s^2 of centred unit vectors.
         `cosine_same_video` (gap or more apart), `cosine_cross_video`, `random_pair_cosine` (both kinds pooled),
-        `contrast_gap` = temporal_consistency − random_pair_cosine. nan where there is no pair.
+        `contrast_gap` = temporal_consistency − mean of cosine_same_video and cosine_cross_video (of the one that
+        exists), as the evaluation calculates it; there "far apart" is in seconds, here in rows. nan where there is no
+        pair.
     """
     with torch.no_grad():
         unit_NTD = unit(masked(rows_NTD, mask_NT))
@@ -44,7 +46,8 @@ def collapse_monitors(rows_NTD: Tensor, mask_NT: Tensor, gap: int = 8, prefix: s
             "cosine_cross_video": cross.mean(),
             "random_pair_cosine": _Pairs(same.total + cross.total, same.pairs + cross.pairs).mean(),
         }
-        values["contrast_gap"] = values["temporal_consistency"] - values["random_pair_cosine"]
+        distant = torch.stack([values["cosine_same_video"], values["cosine_cross_video"]]).nanmean()
+        values["contrast_gap"] = values["temporal_consistency"] - distant
         numbers = torch.stack([value.double() for value in values.values()]).tolist()
     return {prefix + name: number for name, number in zip(values, numbers, strict=True)}
 
@@ -159,7 +162,8 @@ class Alarms:
 
         Args:
             step: optimizer step.
-            monitors: of `collapse_monitors`. A value that is not finite counts as broken.
+            monitors: of `collapse_monitors`. A value that is not finite counts as broken, but a random_pair_cosine of
+                nan beside a finite unit_std says that there was no pair: it neither counts nor resets.
             prefix: the one given to `collapse_monitors`.
         """
         cfg = self.config
@@ -170,6 +174,8 @@ class Alarms:
             "random_pair_cosine": (not cosine <= cfg.max_random_pair_cosine, cosine, cfg.max_random_pair_cosine),
             "effective_rank": (not rank >= cfg.min_effective_rank, rank, cfg.min_effective_rank),
         }
+        if math.isnan(cosine) and math.isfinite(spread):
+            del limits["random_pair_cosine"]
         found = [
             self._count(prefix + name, broken, step, (value, limit, cfg.evaluations))
             for name, (broken, value, limit) in limits.items()

@@ -42,6 +42,13 @@ class AlignmentConfig(Config):
     def __post_init__(self) -> None:
         require(self.dim >= 2, what="alignment.dim", got=self.dim, expected="2 or more", do="e.g. dim: 256")
         require(
+            self.max_logit_scale > 0,
+            what="alignment.max_logit_scale",
+            got=self.max_logit_scale,
+            expected="above 0",
+            do="e.g. max_logit_scale: 100",
+        )
+        require(
             1.0 / self.max_logit_scale <= self.init_temperature,
             what="alignment.init_temperature",
             got=self.init_temperature,

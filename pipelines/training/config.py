@@ -42,8 +42,7 @@ class TextConfig(Config):
     """Where the texts of the alignment come from.
 
     A video's texts are its summary, else its captions, else every template with each of its labels. An epoch uses one
-    of
-    them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them.
+    of them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them.
     """
 
     encoder: ClipConfig | None = None
@@ -121,12 +120,11 @@ class TrainResources(Config):
 
     Args:
         num_workers: a number, or (least, most): then Ray starts with what is there and grows when nodes join. The
-        global
-            batch must be a multiple of every number in the range; the results do not depend on it.
+            global batch must be a multiple of every number in the range; the batches do not depend on it.
         use_gpu: one GPU per worker; null: if the cluster has any.
         cpus_per_worker: logical CPUs, for the worker and its reading.
         threads_per_worker: CPU threads of PyTorch; null leaves PyTorch's choice on a GPU and is one per logical CPU
-        without.
+            without.
         max_failures: restarts of the workers from the last checkpoint before the job fails.
     """
 
@@ -151,6 +149,13 @@ class TrainResources(Config):
             got=self.cpus_per_worker,
             expected="above 0",
             do="set e.g. 1",
+        )
+        require(
+            self.threads_per_worker is None or self.threads_per_worker >= 1,
+            what="resources.threads_per_worker",
+            got=self.threads_per_worker,
+            expected="1 or more",
+            do="leave it out, or set e.g. 1",
         )
         require(
             self.max_failures >= 0,

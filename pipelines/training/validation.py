@@ -57,8 +57,9 @@ def validate(
 ) -> dict[str, float]:
     """Return the dev metrics by name; empty when the split has no sample. All ranks must call it together.
 
-    `dev/loss/*` and `dev/hidden/*` (collapse monitors of the encoder's rows) are means over videos; recall is over the
-    whole split, a query's right answers being all videos with an equal text.
+    `dev/loss/*` and `dev/hidden/*` (collapse monitors of the encoder's rows) are measured batch by batch and averaged,
+    weighted by videos: they compare only between trainings with equal `batching`. Recall is over the whole split, a
+    query's right answers being all videos with an equal text.
     """
     if len(data.reader.table) == 0:
         return {}

@@ -34,7 +34,8 @@ def test_equals_the_definitions_with_loops() -> None:
         "hidden/cosine_cross_video": sum(cross) / len(cross),
         "hidden/random_pair_cosine": (sum(same) + sum(cross)) / (len(same) + len(cross)),
     }
-    expected["hidden/contrast_gap"] = expected["hidden/temporal_consistency"] - expected["hidden/random_pair_cosine"]
+    distant = 0.5 * (expected["hidden/cosine_same_video"] + expected["hidden/cosine_cross_video"])
+    expected["hidden/contrast_gap"] = expected["hidden/temporal_consistency"] - distant
     assert got == pytest.approx(expected, abs=1e-6)
 
 
@@ -54,6 +55,9 @@ def test_nan_rows_are_reported_and_no_pair_is_nan() -> None:
     assert math.isnan(single["temporal_consistency"])
     assert math.isnan(single["cosine_same_video"])
     assert not math.isnan(single["cosine_cross_video"])
+    alone = collapse_monitors(sample()[:1], MASK[:1])
+    assert math.isnan(alone["cosine_cross_video"])
+    assert alone["contrast_gap"] == pytest.approx(alone["temporal_consistency"] - alone["cosine_same_video"])
 
 
 HEALTHY = {"unit_std": 0.9, "random_pair_cosine": 0.05, "effective_rank": 20.0}
@@ -72,6 +76,13 @@ def test_alarm_after_n_evaluations_in_a_row_once_per_episode(name: str, bad: flo
 def test_nan_monitors_count_as_broken() -> None:
     alarms = Alarms(AlarmConfig(evaluations=1))
     assert [a.name for a in alarms.observe_evaluation(0, dict.fromkeys(HEALTHY, math.nan))] == list(HEALTHY)
+
+
+def test_no_random_pair_is_no_broken_value() -> None:
+    short = collapse_monitors(sample()[:1, :6], MASK[:1, :6])  # one video of fewer rows than the gap
+    assert math.isnan(short["random_pair_cosine"])
+    alarms = Alarms(AlarmConfig(evaluations=1, min_unit_std=0.0, min_effective_rank=1.0))
+    assert alarms.observe_evaluation(0, short) == []
 
 
 def test_zero_gradient_and_non_finite_loss() -> None:

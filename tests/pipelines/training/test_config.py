@@ -39,6 +39,8 @@ def test_best_is_never_a_raw_loss() -> None:
         ({"batching": {"global_batch_size": 8}, "resources": {"num_workers": [2, 4]}}, "from 2 to 4"),
         ({"resources": {"num_workers": [4, 2]}}, r"resources\.num_workers"),
         ({"resources": {"num_workers": 0}}, r"resources\.num_workers"),
+        ({"resources": {"threads_per_worker": 0}}, r"resources\.threads_per_worker: got 0"),
+        ({"model": {"alignment": {"max_logit_scale": 0}}}, r"alignment\.max_logit_scale: got 0"),
         ({"optimizer": {"lr": 1e-7}}, "0 < min_lr <= lr"),
         ({"optimizer": {"clip_norm": 0}}, r"optimizer\.clip_norm"),
         ({"optimizer": {"betas": [0.9, 1.0]}}, r"optimizer\.betas"),

@@ -28,6 +28,20 @@ def test_losses_reach_the_model_and_boundary_weights_matter() -> None:
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.layers.parameters() if p.ndim == 2)
 
 
+def test_losses_are_calculated_in_float32_under_autocast() -> None:
+    encoder = TemporalEncoderConfig(d_model=8, num_layers=1, num_heads=2, d_ff=16, dropout=0.0)
+    model = build_model(HierarchicalVLMConfig(encoder=encoder, cross_scale=True), 4, 5)
+    objective = Objective(ObjectiveConfig(text=1.0, cross_scale=0.1))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = run_step(model, objective, make_batch(), seed=3, gather=False)
+    assert result.output.projected_BTZ.dtype == torch.bfloat16
+    float32 = objective(result.batch, seed=3, logit_scale=result.output.logit_scale)
+    assert {name: float(loss) for name, loss in result.losses.items()} == {n: float(x) for n, x in float32.items()}
+    assert result.batch.projected_NTZ.dtype == result.batch.levels[0].predicted_NLZ.dtype == torch.float32
+    assert result.batch.mask_NT.dtype == torch.bool
+    result.losses["total"].backward()
+
+
 def test_seeds_differ_by_every_part_and_a_cpu_has_no_autocast() -> None:
     assert len({mix_seed(a, b) for a in range(20) for b in range(20)}) == 400
     assert mix_seed(1, 2) == mix_seed(1, 2)
