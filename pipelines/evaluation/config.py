@@ -20,8 +20,9 @@ class EvaluateConfig(Config):
     Args:
         checkpoint: a checkpoint's folder, or a training's output_uri. run_id: a training's MLflow run.
         which: with an output_uri or a run, the checkpoint with the best dev score or the latest one.
-        store_uri: null is the store of the training at its pinned version; another one is read at its newest version.
-        output_uri: null is `evaluation/step-…` beside the training's checkpoints.
+        store_uri: null is the store of the training at its pinned version; another one is read at its newest version,
+            without reported videos that the training had in train or dev.
+        output_uri: null is `evaluation/step-…` beside the training's checkpoints, with a folder for another store.
         splits: to report on. Probes are fitted on train and chosen on dev whatever stands here, so train and
             dev have no probe figures.
         video_embedding: what probes read of ours: the pyramid's top node, the mean row, or both.

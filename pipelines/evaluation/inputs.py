@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import polars as pl
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
@@ -30,6 +31,7 @@ class EvaluationInputs:
         checkpoint, info: the model and what its weights mean.
         manifest: the samples.
         clip: the text tower's config and the store's column of the same model; None with `no_text` saying why.
+        num_excluded: videos of another store that were left out because the training read them; None on its own store.
         tracking: where the run is. run_id: the training's MLflow run; None when it is not there.
     """
 
@@ -38,13 +40,24 @@ class EvaluationInputs:
     manifest: Manifest
     clip: tuple[ClipConfig, str] | None
     no_text: str
+    num_excluded: int | None
     tracking: TrackingConfig
     run_id: str | None
 
     @property
     def output_uri(self) -> str:
         """Where the training keeps the evaluation of this step."""
-        return storage.join(str(self.info.config["output_uri"]), "evaluation", f"step-{self.checkpoint.step:09d}")
+        return storage.join(str(self.info.config["output_uri"]), self.folder)
+
+    @property
+    def mark(self) -> str:
+        """What tells an evaluation on another store from the training's own, wherever both are kept; empty for that."""
+        return "" if self.num_excluded is None else f"store-{self.manifest.manifest_hash[:8]}"
+
+    @property
+    def folder(self) -> str:
+        """Folder of the files, in the training's output and in the run."""
+        return "/".join(part for part in ("evaluation", f"step-{self.checkpoint.step:09d}", self.mark) if part)
 
     @property
     def aligned(self) -> bool:
@@ -57,13 +70,12 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
 
     Raises:
         UserError: no such run or checkpoint, weights of another architecture, another encoder or width in the store, no
-        sample in a
-            split, or a text tower of another store.
+        sample in a split (that the training has not read), or a text tower of another store.
     """
     checkpoint = find_checkpoint(_checkpoint_uri(config), config.which)
     _, info = load_model(checkpoint.uri)  # refuses weights that do not fit before anything is read or started
     tracking = config.tracking or _tracking_of(info)
-    manifest = _open_manifest(config, info)
+    manifest, num_excluded = _open_manifest(config, info)
     _check_widths(manifest, info)
     _check_splits(manifest, config.splits)
     clip, no_text = _find_clip(config, info, manifest)
@@ -73,6 +85,7 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
         manifest=manifest,
         clip=clip,
         no_text=no_text,
+        num_excluded=num_excluded,
         tracking=tracking,
         run_id=_known_run(tracking, info.run_id),
     )
@@ -124,7 +137,8 @@ def _known_run(tracking: TrackingConfig, run_id: str) -> str | None:
     return run_id if run.info.lifecycle_stage == "active" else None
 
 
-def _open_manifest(config: EvaluateConfig, info: CheckpointInfo) -> Manifest:
+def _open_manifest(config: EvaluateConfig, info: CheckpointInfo) -> tuple[Manifest, int | None]:
+    """Return the manifest, and for another store the number of videos that were taken out of it."""
     encoders = [f"{name}-{fingerprint[:8]}" for name, fingerprint in info.encoders]
     pinned = config.store_uri is None or storage.absolute_uri(config.store_uri) == storage.absolute_uri(info.store_uri)
     uri = info.store_uri if config.store_uri is None else config.store_uri
@@ -136,7 +150,40 @@ def _open_manifest(config: EvaluateConfig, info: CheckpointInfo) -> Manifest:
             expected=f"{info.manifest_hash[:12]}, the data that the training read",
             do="restore the store, or train on this one",
         )
-    return manifest
+    return (manifest, None) if pinned else _without_seen(manifest, info, encoders, config.splits)
+
+
+def _without_seen(
+    manifest: Manifest, info: CheckpointInfo, encoders: list[str], splits: tuple[str, ...]
+) -> tuple[Manifest, int]:
+    """Leave out the reported videos whose id or content the training had in train or dev.
+
+    Raises:
+        UserError: the training's store cannot be read, so nobody can know; or nothing is left of a split.
+    """
+    try:
+        training = open_manifest(info.store_uri, encoders, info.store_version)
+    except UserError as error:
+        raise UserError(
+            what=f"the training's store {info.store_uri}, version {info.store_version}",
+            got=str(error),
+            expected="to be readable, to leave its training videos out of this evaluation",
+            do="restore it",
+        ) from error
+    known = training.frame.filter(pl.col("split").is_in(["train", "dev"]))
+    seen = pl.col("video_id").is_in(known["video_id"].to_list()) | pl.col("content_hash").is_in(
+        known["content_hash"].to_list()
+    )
+    left = manifest.frame.filter(~(pl.col("split").is_in(splits) & seen))
+    for split in splits:
+        if split in manifest.frame["split"] and split not in left["split"]:
+            raise UserError(
+                what="splits",
+                got=f"'{split}' of {manifest.store_uri}, of which the training read every video",
+                expected="videos that the model has not seen",
+                do="evaluate another split or store",
+            )
+    return replace(manifest, frame=left), manifest.frame.height - left.height
 
 
 def _check_widths(manifest: Manifest, info: CheckpointInfo) -> None:

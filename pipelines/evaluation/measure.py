@@ -99,7 +99,7 @@ def _measure_split(
 ) -> SplitResult:
     records, rows_by_key, split = place
     parts = make_parts(records, split)
-    seen = _SEEN.get(split, "")
+    seen = "" if inputs.mark else _SEEN.get(split, "")  # of another store, nothing reported was seen
     groups = {"consistency": consistency_group(parts.report, split)}
     groups["classification"] = _or_absent(
         parts, "video", lambda: classification_group(parts, config.probe, knn_k=config.knn_k, seed=config.seed)

@@ -36,6 +36,8 @@ def metrics_json(config: EvaluateConfig, inputs: EvaluationInputs, results: Sequ
             "version": inputs.manifest.version,
             "manifest_hash": inputs.manifest.manifest_hash,
             "encoders": inputs.manifest.encoders,
+            "is_training_store": inputs.num_excluded is None,
+            "num_excluded_training_videos": inputs.num_excluded or 0,
         },
         "splits": {result.split: len(result.records) for result in results},
         "video_embedding": config.video_embedding,

@@ -75,10 +75,12 @@ def verdict(rows: Sequence[MetricRow]) -> str:
 
 def _facts(inputs: EvaluationInputs) -> list[tuple[str, str]]:
     encoders = ", ".join(f"{name} ({print_[:8]})" for name, print_ in inputs.manifest.encoders.items())
+    other = [] if not inputs.mark else [("another store", f"{inputs.num_excluded} videos left out: training read them")]
     return [
         ("checkpoint", inputs.checkpoint.uri),
         ("MLflow run", inputs.run_id or "-"),
         ("store", f"{inputs.manifest.store_uri}, version {inputs.manifest.version}"),
+        *other,
         ("manifest", inputs.manifest.manifest_hash),
         ("encoders", encoders),
         ("code", inputs.info.git_commit or "unknown"),

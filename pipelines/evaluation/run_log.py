@@ -41,11 +41,12 @@ def log_evaluation(
 ) -> RunTracker:
     """Log metrics at the checkpoint's step and all files under `evaluation/step-…`; return the run's tracker.
 
+    On another store than the training's, metrics, tags and files carry `inputs.mark`, so that they replace nothing.
+
     Where the training's run is not on this server, a new run is made once per output and linked to checkpoint and
     training.
     """
     step = inputs.checkpoint.step
-    folder = f"evaluation/step-{step:09d}"
     run_id = inputs.run_id
     if run_id is None:
         own = open_run(inputs.tracking, storage.join(output_uri, "mlflow_run.json"))
@@ -53,13 +54,15 @@ def log_evaluation(
         run_id = own.run_id
     # Never `resumed`: evaluating a step again replaces its values instead of keeping the older ones.
     tracker = RunTracker(resolve_tracking_uri(inputs.tracking), run_id)
-    tracker.log_metrics(metrics, step)
-    tracker.set_tags({"evaluation.report": storage.join(output_uri, "report.html"), "evaluation.step": step})
+    tracker.log_metrics({f"{inputs.mark}/{name}" if inputs.mark else name: v for name, v in metrics.items()}, step)
+    place = f"evaluation.{inputs.mark}" if inputs.mark else "evaluation"
+    tags = {"report": storage.join(output_uri, "report.html"), "step": step, "store": inputs.manifest.store_uri}
+    tracker.set_tags({f"{place}.{name}": value for name, value in tags.items()})
     with tempfile.TemporaryDirectory(prefix="hvlm-") as temporary:
         for name, content in files.items():
             path = Path(temporary) / name
             path.write_bytes(content)
-            tracker.log_file(str(path), folder)
+            tracker.log_file(str(path), inputs.folder)
     tracker.flush()
     if inputs.run_id is None:
         tracker.finish("FINISHED")

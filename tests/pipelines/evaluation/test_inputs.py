@@ -82,6 +82,32 @@ def test_another_store_is_read_at_its_newest_version(planted, tmp_path):
     inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
     assert inputs.manifest.frame.height == 16
     assert inputs.manifest.store_uri == store
+    assert inputs.num_excluded == 0
+    own = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    assert (own.num_excluded, own.mark) == (None, "")
+    assert inputs.output_uri == f"{own.output_uri}/store-{inputs.manifest.manifest_hash[:8]}"
+
+
+def test_videos_that_the_training_read_are_left_out_of_another_store(planted, tmp_path):
+    # blocks of four: 0-7 and 16-23 were train, 8-11 and 24-27 dev of the training
+    store = make_store(tmp_path / "store", num_videos=16, splits=("val", "train", "train", "val"))
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+    assert inputs.num_excluded == 4
+    val = inputs.manifest.frame.filter(inputs.manifest.frame["split"] == "val")
+    assert sorted(val["video_id"]) == [f"clip-{i:03d}" for i in range(12, 16)]
+    assert inputs.manifest.frame.height == 12  # probes may still be fitted on what the model has seen
+
+
+def test_another_store_of_training_videos_only(planted, tmp_path):
+    store = make_store(tmp_path / "store", num_videos=12, splits=("train", "dev", "val"))
+    with pytest.raises(UserError, match="training read every video"):
+        open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+
+
+def test_another_store_when_the_trainings_is_gone(planted, tmp_path):
+    uri = _changed(planted, tmp_path, store_uri=str(tmp_path / "gone"))
+    with pytest.raises(UserError, match="leave its training videos out"):
+        open_inputs(EvaluateConfig(checkpoint=uri, store_uri=planted[0]))
 
 
 def test_missing_store_and_split(planted):

@@ -41,3 +41,17 @@ def test_evaluating_a_step_again_replaces_its_values(planted):
         log_evaluation(inputs, {"val/again": value}, {}, "out")
     run = MlflowClient(f"sqlite:///{planted[1]}/mlflow.db").get_run(inputs.run_id)
     assert run.data.metrics["val/again"] == 0.75
+
+
+def test_another_store_replaces_nothing_of_the_trainings_own(planted):
+    own = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    other = replace(own, num_excluded=3)
+    log_evaluation(own, {"val/own": 0.25}, {"metrics.json": b"{}"}, "own")
+    log_evaluation(other, {"val/own": 0.75}, {"metrics.json": b"{}"}, "other")
+    client = MlflowClient(f"sqlite:///{planted[1]}/mlflow.db")
+    run = client.get_run(own.run_id)
+    assert (run.data.metrics["val/own"], run.data.metrics[f"{other.mark}/val/own"]) == (0.25, 0.75)
+    assert run.data.tags["evaluation.report"] == "own/report.html"
+    assert run.data.tags[f"evaluation.{other.mark}.store"] == planted[0]
+    files = [file.path for file in client.list_artifacts(own.run_id, other.folder)]
+    assert files == [f"{own.folder}/{other.mark}/metrics.json"]
