@@ -45,6 +45,14 @@ class EvaluateResources(Config):
             expected="1 or more",
             do="set e.g. 1",
         )
+        gpus = self.num_gpus_per_actor
+        require(
+            gpus is None or gpus >= 0,
+            what="resources.num_gpus_per_actor",
+            got=gpus,
+            expected="0 or more",
+            do="set 0 for CPUs only, or leave it out",
+        )
         require(cpus > 0, what="resources.num_cpus_per_actor", got=cpus, expected="above 0", do="set e.g. 1")
 
 

@@ -23,7 +23,14 @@ def test_bad_values_are_refused(values, message):
 
 
 @pytest.mark.parametrize(
-    "values", [{"num_actors": 0}, {"num_cpus_per_actor": 0.0}, {"videos_per_task": 0}, {"rows_per_forward": 0}]
+    "values",
+    [
+        {"num_actors": 0},
+        {"num_cpus_per_actor": 0.0},
+        {"num_gpus_per_actor": -1.0},
+        {"videos_per_task": 0},
+        {"rows_per_forward": 0},
+    ],
 )
 def test_bad_resources_are_refused(values):
     with pytest.raises(UserError, match=next(iter(values))):
