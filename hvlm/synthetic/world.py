@@ -5,6 +5,11 @@ Pure: a configuration gives the same scripts everywhere; nothing is drawn or wri
 An activity is an ordered composition of actions. Activities come in families that share the same actions and differ
 only in order (the order, its reversal, then rotations), so a bag of frames can tell the family and never the activity
 within it: with two orders per family a perfect bag of actions is right half of the time.
+
+The defaults make the order learnable and the bag of raw features poor. Measured on the rendered demo (seed 0, 10
+activities, 120 training and 40 validation videos) with its tiny random CLIP at 2 fps, top-1 accuracy: linear probe on
+mean-pooled raw features 0.40, supervised two-layer transformer 0.93, 0.88, 0.88 (three seeds), the same on frames in
+shuffled order 0.45, probe on shuffled labels 0.08, chance 0.10.
 """
 
 from dataclasses import dataclass
