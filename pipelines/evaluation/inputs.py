@@ -60,6 +60,11 @@ class EvaluationInputs:
         return "/".join(part for part in ("evaluation", f"step-{self.checkpoint.step:09d}", self.mark) if part)
 
     @property
+    def raw_retrieval_is_chance(self) -> bool:
+        """Whether the CLIP weights are random, so that its texts and images were never brought together."""
+        return self.clip is not None and self.clip[0].pretrained == "random"
+
+    @property
     def aligned(self) -> bool:
         """Whether the model has text heads."""
         return bool(self.info.config["model"]["alignment"]["enabled"])

@@ -7,7 +7,7 @@ manifest rows ─1:1─► records (Ray actors with the model) ─► consistenc
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.evaluation.classification_group import Parts, classification_group
@@ -31,6 +31,7 @@ _NO_PROBES = {
     "train": "probes are fitted on train, so figures on it would not be of held-out videos",
     "dev": "the probes' penalty is chosen on dev, so figures on it would not be of held-out videos",
 }
+_RANDOM_CLIP = "raw is chance here: the CLIP weights are random"
 _SEEN = {"train": "not held out: the model was trained on this split", "dev": "not held out: dev chose the checkpoint"}
 
 
@@ -107,10 +108,12 @@ def _measure_split(
     groups["localisation"] = _or_absent(parts, "frame", lambda: _localise(config, pool, (parts, rows_by_key), groups))
     texts, why = _texts(inputs, pool, parts.report)
     groups["retrieval"] = retrieval_group(parts.report, split, texts, why)
+    if inputs.raw_retrieval_is_chance:
+        groups["retrieval"].rows[:] = [with_note(row, _RANDOM_CLIP) for row in groups["retrieval"].rows]
     return SplitResult(
         split,
         parts.report,
-        [with_note(row, seen) for group in groups.values() for row in group.rows],
+        [replace(with_note(row, seen), held_out=not seen) for group in groups.values() for row in group.rows],
         [absent for group in groups.values() for absent in group.absent],
         {name: group.details for name, group in groups.items()},
     )

@@ -23,6 +23,7 @@ class MetricRow:
         count, unit: what the mean is over, e.g. 40 videos.
         better: which direction is better; `neither` for figures that only explain others.
         headline: shown in the short table.
+        held_out: whether neither the model nor its checkpoint was learnt or chosen on these videos.
     """
 
     name: str
@@ -34,6 +35,7 @@ class MetricRow:
     unit: str = "videos"
     better: Better = "higher"
     headline: bool = False
+    held_out: bool = True
     note: str = ""
 
 
@@ -90,14 +92,30 @@ def known(value: float | None) -> bool:
 
 
 def beats_raw(row: MetricRow) -> bool | None:
-    """Return whether ours is better than raw, and than chance where chance is known: to be ahead of features that know
-    nothing is no gain. None when one is missing or the metric has no better direction.
+    """Return whether ours is better than raw, and than floor and chance where they are known: to be ahead of features
+    that know nothing is no gain. None when one is missing, the videos are not held out or no direction is better.
     """
-    if row.better == "neither" or row.ours is None or row.raw is None or not (known(row.ours) and known(row.raw)):
+    if (
+        not row.held_out
+        or row.better == "neither"
+        or row.ours is None
+        or row.raw is None
+        or not (known(row.ours) and known(row.raw))
+    ):
         return None
     sign = 1.0 if row.better == "higher" else -1.0
-    rivals = [row.raw] + ([row.chance] if row.chance is not None and known(row.chance) else [])
+    rivals = [row.raw, *(rival for rival in (row.floor, row.chance) if rival is not None and known(rival))]
     return all(sign * row.ours > sign * rival + _ROUNDING for rival in rivals)
+
+
+def group_of(name: str) -> str:
+    """Return the group that a metric belongs to: consistency, classification, localisation or retrieval."""
+    parts = name.split("/")
+    if "localisation" in parts:
+        return "localisation"
+    if "text_to_video" in parts or "video_to_text" in parts:
+        return "retrieval"
+    return "classification" if parts[1] == "video" else "consistency"
 
 
 def format_value(value: float | None) -> str:
@@ -119,17 +137,19 @@ def text_table(rows: Sequence[MetricRow]) -> str:
         cells = " ".join(f"{format_value(value):>8}" for value in (row.ours, row.raw, row.floor, row.chance))
         lines.append(f"{row.name:<{width}} {cells}  {row.count} {row.unit}")
     decided = [beats for row in shown if (beats := beats_raw(row)) is not None]
-    lines.append(f"ours is better than the raw features (and chance) on {sum(decided)} of {len(decided)} metrics")
+    lines.append(
+        f"ours is better than the raw features (and floor and chance) on {sum(decided)} of {len(decided)} metrics"
+    )
     return "\n".join(lines)
 
 
 def plain_rows(rows: Iterable[MetricRow]) -> list[dict[str, Any]]:
-    """Return rows as JSON-able mappings; NaN becomes null."""
+    """Return rows as JSON-able mappings with their group and whether ours beats raw; NaN becomes null."""
     return [
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(row).items()
         }
-        | {"beats_raw": beats_raw(row)}
+        | {"group": group_of(row.name), "beats_raw": beats_raw(row)}
         for row in rows
     ]

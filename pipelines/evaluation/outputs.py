@@ -40,6 +40,7 @@ def metrics_json(config: EvaluateConfig, inputs: EvaluationInputs, results: Sequ
             "num_excluded_training_videos": inputs.num_excluded or 0,
         },
         "splits": {result.split: len(result.records) for result in results},
+        "raw_retrieval_is_chance": inputs.raw_retrieval_is_chance,
         "video_embedding": config.video_embedding,
         "seed": config.seed,
         "metrics": [row for result in results for row in plain_rows(result.rows)],

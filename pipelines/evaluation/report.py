@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from pipelines.evaluation.classification_group import activity_of
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.measure import SplitResult
-from pipelines.evaluation.metric_table import MetricRow, beats_raw, format_value, plain_rows
+from pipelines.evaluation.metric_table import MetricRow, beats_raw, format_value, group_of, plain_rows
 from pipelines.evaluation.plots import Curves, bars_svg, curves_svg, map_svg, recall_svg, timeline_svg
 from pipelines.evaluation.records import OURS, RAW
 
@@ -98,16 +98,6 @@ def _section(result: SplitResult, num_timelines: int) -> dict[str, Any]:
     _draw_retrieval(groups["retrieval"], result)
     shown = [group for group in groups.values() if group.rows or group.figures]
     return {"split": result.split, "count": len(result.records), "groups": shown, "absent": result.absent}
-
-
-def group_of(name: str) -> str:
-    """Return the section of the report that a metric belongs to."""
-    parts = name.split("/")
-    if "localisation" in parts:
-        return "localisation"
-    if "text_to_video" in parts or "video_to_text" in parts:
-        return "retrieval"
-    return "classification" if parts[1] == "video" else "consistency"
 
 
 def _draw_classification(group: _Group, result: SplitResult) -> None:

@@ -28,9 +28,31 @@ def test_the_steps_hand_their_output_on() -> None:
     assert "output_uri=/r/smoke/training" in train and "checkpoint=/r/smoke/training" in evaluate
 
 
-def test_the_verdict_says_so_when_training_did_not_pay() -> None:
-    def row(beats: bool | None, headline: bool = True) -> dict[str, object]:
-        return {"name": "m", "headline": headline, "beats_raw": beats}
+def _report(*, random_clip: bool = True, **groups: list[bool | None]) -> dict[str, object]:
+    rows = [
+        {"group": group, "headline": True, "beats_raw": beats} for group, marks in groups.items() for beats in marks
+    ]
+    hidden = {"group": "localisation", "headline": False, "beats_raw": True}
+    return {"metrics": [*rows, hidden], "raw_retrieval_is_chance": random_clip}
 
-    assert "beats the raw features on 2 of 3" in verdict([row(True), row(True), row(False), row(None)])
-    assert "DOES NOT BEAT" in verdict([row(True), row(False), row(True, headline=False)])
+
+def test_a_group_is_won_by_more_than_half_of_its_decided_rows() -> None:
+    report = _report(
+        consistency=[None, True, True],
+        classification=[False, True],
+        localisation=[False],
+        retrieval=[True, True, False],
+    )
+    assert verdict(report) == (
+        "the trained model beats the raw features in 2 of 4 groups: consistency, retrieval "
+        "(raw retrieval is chance here: the CLIP weights are random)"
+    )
+    assert "chance" not in verdict(report | {"raw_retrieval_is_chance": False})
+
+
+def test_many_rows_of_one_group_are_no_two_groups() -> None:
+    said = verdict(_report(retrieval=[True] * 4, classification=[False, True], consistency=[None]))
+    assert said.startswith(
+        "THE TRAINED MODEL DOES NOT BEAT THE RAW FEATURES: it is ahead in 1 of 2 groups: retrieval ("
+    )
+    assert "in 0 of 1 groups; 2 are expected" in verdict(_report(classification=[False]))

@@ -23,6 +23,9 @@ NAN = float("nan")
         ({"ours": 0.5, "raw": 0.4}, True),
         ({"ours": 0.4, "raw": 0.4}, False),
         ({"ours": 0.5, "raw": 0.4, "chance": 0.5}, False),  # no better than guessing
+        ({"ours": 0.5, "raw": 0.4, "floor": 0.6, "chance": 0.1}, False),  # a segment over the whole video does better
+        ({"ours": 0.5, "raw": 0.4, "floor": NAN}, True),
+        ({"ours": 0.5, "raw": 0.4, "held_out": False}, None),
         ({"ours": 3.0, "raw": 4.0, "better": "lower"}, True),
         ({"ours": 0.5, "raw": 0.4, "better": "neither"}, None),
         ({"ours": NAN, "raw": 0.4}, None),

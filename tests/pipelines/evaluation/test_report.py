@@ -8,8 +8,8 @@ import pytest
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.inputs import open_inputs
 from pipelines.evaluation.measure import SplitResult
-from pipelines.evaluation.metric_table import Absent, MetricRow
-from pipelines.evaluation.report import breakable, group_of, render_report, verdict
+from pipelines.evaluation.metric_table import Absent, MetricRow, group_of
+from pipelines.evaluation.report import breakable, render_report, verdict
 from tests.pipelines.evaluation.made_records import record, segment
 
 DETAILS = {"consistency": {}, "classification": {}, "localisation": {}, "retrieval": {}}
