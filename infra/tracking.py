@@ -11,9 +11,12 @@ import logging
 import math
 import os
 import re
+import shlex
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +39,9 @@ GIT_COMMIT_VARIABLE = (
 _MAX_PARAM_CHARS = 500  # older MLflow servers refuse more
 _MAX_BATCH = 900  # the REST API takes at most 1000 metrics at once
 _SECRET_KEY = re.compile(r"password|passwd|secret|token|api_?key|access_?key|credential", re.IGNORECASE)
-_USER_INFO = re.compile(r"(?<=://)[^/@\s]+@")
-_SIGNED_QUERY = re.compile(r"\?[^\s]*(?:signature|token|credential|key|password)=[^\s]*", re.IGNORECASE)
+_USER_INFO = re.compile(r"(?<=://)[^/\s]+@")  # up to the last @: a password may hold one
+_SIGNED_QUERY = re.compile(r"\?[^\s]*(?:signature|sig|token|credential|key|password)=[^\s]*", re.IGNORECASE)
+_WITHOUT_SCHEME = ("databricks", "databricks-uc", "uc")  # names that MLflow knows, not folders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +79,9 @@ class DatasetReference:
 def resolve_tracking_uri(config: TrackingConfig) -> str:
     """Return the tracking URI, absolute, so that processes with another working directory mean the same place."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or config.uri or "sqlite:///runs/mlflow.db"
-    if not uri.startswith("sqlite:///"):
+    path = _local_path(uri)
+    if path is None:
         return uri
-    path = Path(uri.removeprefix("sqlite:///"))
     require(
         path.is_absolute() or not in_submitted_job(),
         what="tracking.uri",
@@ -85,6 +89,8 @@ def resolve_tracking_uri(config: TrackingConfig) -> str:
         expected="a server (http://…) or sqlite:////absolute/path",
         do="set tracking.uri or MLFLOW_TRACKING_URI; Ray deletes the job's own folder afterwards",
     )
+    if not uri.startswith("sqlite:///"):
+        return uri if path.is_absolute() else path.absolute().as_uri()
     path = path.absolute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,13 +108,29 @@ def open_run(config: TrackingConfig, record_uri: str) -> "RunTracker":
         UserError: the tracking server cannot be reached or refuses.
     """
     uri = resolve_tracking_uri(config)
-    try:
+    with tracking_errors(uri):
         client = MlflowClient(uri)
         known = _recorded_run(client, record_uri)
         if known is not None:
             client.update_run(known, status="RUNNING")
             return RunTracker(uri, known, resumed=True)
-        run = client.create_run(_experiment_id(client, uri, config.experiment), run_name=config.run_name)
+        experiment = _experiment_id(client, uri, config.experiment)
+        run = client.create_run(experiment, run_name=config.run_name, tags=git_tags())
+    tracker = RunTracker(uri, run.info.run_id)
+    content = {"run_id": tracker.run_id, "experiment": config.experiment, "tracking_uri": redact(uri)}
+    storage.atomic_write(record_uri, json.dumps(content, indent=1).encode() + b"\n")
+    return tracker
+
+
+@contextmanager
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn what MLflow says within the block into the user's error.
+
+    Raises:
+        UserError: the tracking server cannot be reached or refuses.
+    """
+    try:
+        yield
     except MlflowException as error:
         raise UserError(
             what="MLflow tracking",
@@ -116,11 +138,6 @@ def open_run(config: TrackingConfig, record_uri: str) -> "RunTracker":
             expected="a server or SQLite file",
             do="check the URI",
         ) from error
-    tracker = RunTracker(uri, run.info.run_id)
-    tracker.set_tags(git_tags())
-    content = {"run_id": tracker.run_id, "experiment": config.experiment, "tracking_uri": redact(uri)}
-    storage.atomic_write(record_uri, json.dumps(content, indent=1).encode() + b"\n")
-    return tracker
 
 
 class RunTracker:
@@ -143,13 +160,17 @@ class RunTracker:
         self._monitor: Any = None
 
     def log_config(self, flat: Mapping[str, object], resolved: Mapping[str, object]) -> None:
-        """Log a resolved configuration as parameters and as the artifact `config.json`; once in a run's life
-        (parameters are final)."""
-        if not self.resumed:
-            params = [Param(key, _param_value(key, value)) for key, value in sorted(flat.items())]
-            for start in range(0, len(params), 100):  # the REST API's limit
-                self._client.log_batch(self.run_id, params=params[start : start + 100])
+        """Log a resolved configuration as parameters and as the artifact `config.json`.
+
+        Parameters are final: only those that the run lacks are written, all of them where an earlier start ended
+        before it came to this.
+        """
+        known = self._client.get_run(self.run_id).data.params
+        if not known:
             self._client.log_dict(self.run_id, _redacted(dict(resolved)), "config.json")
+        params = [Param(key, _param_value(key, value)) for key, value in sorted(flat.items()) if key not in known]
+        for start in range(0, len(params), 100):  # the REST API's limit
+            self._client.log_batch(self.run_id, params=params[start : start + 100])
 
     def log_dataset(self, dataset: DatasetReference) -> None:
         """Log the store at its pinned version as the run's training input, and as tags to search for."""
@@ -260,8 +281,22 @@ def redact(text: str) -> str:
 
 
 def ui_command(uri: str) -> str:
-    """Return what opens the MLflow UI on a tracking URI."""
-    return f"open {redact(uri)}" if uri.startswith("http") else f"mlflow ui --backend-store-uri {redact(uri)}"
+    """Return what opens the MLflow UI on a tracking URI; it runs in a shell whether or not the environment is
+    active."""
+    if uri.startswith("http"):
+        return f"open {redact(uri)}"
+    program = Path(sys.executable).parent / "mlflow"
+    return shlex.join([str(program) if program.is_file() else "mlflow", "ui", "--backend-store-uri", redact(uri)])
+
+
+def _local_path(uri: str) -> Path | None:
+    """Return the path of an SQLite file or of a folder of runs, as it is written; None for anything else."""
+    if uri in _WITHOUT_SCHEME:
+        return None
+    for prefix in ("sqlite:///", "file://", "file:"):
+        if uri.startswith(prefix):
+            return Path(uri.removeprefix(prefix))
+    return None if ":" in uri else Path(uri)
 
 
 def _recorded_run(client: MlflowClient, record_uri: str) -> str | None:

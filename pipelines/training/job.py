@@ -7,16 +7,18 @@ pinned version and the run there.
 
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
+from mlflow.exceptions import MlflowException
 
 from hvlm.data.batching import steps_per_epoch
 from hvlm.errors import UserError
 from infra import storage
 from infra.config_io import dump_config, flatten_config
-from infra.tracking import DatasetReference, RunTracker, git_tags, open_run
+from infra.tracking import DatasetReference, RunTracker, git_tags, open_run, tracking_errors
 from pipelines.store.manifest import Manifest, open_manifest
 from pipelines.training.checkpoints import CheckpointInfo, latest_checkpoint, read_info
 from pipelines.training.config import TrainConfig
@@ -98,7 +100,9 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
     Raises:
         UserError: the store, the annotations or earlier checkpoints do not fit the configuration.
     """
-    manifest = _pinned_manifest(config)
+    record = _data_record(config.output_uri)
+    manifest = _pinned_manifest(config, record)
+    _check_continuation(config, record, manifest)
     d_in = tuple(_width(manifest, name) for name in manifest.encoders)
     num_samples = _count(manifest, "train")
     per_epoch = steps_per_epoch(num_samples, config.batching)
@@ -107,8 +111,8 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
     if config.model.alignment.enabled:
         text_uri = make_text_table(manifest, config.text, read_metas(manifest, ("train", "dev")), encode)
         d_text = read_text_table(text_uri).dim
-    _check_continuation(config, manifest)
-    _pin(config, manifest)
+    if record is None:
+        _pin(config, manifest)
     tracker = open_run(config.tracking, storage.join(config.output_uri, RUN_FILE))
     job = TrainJob(
         config=config,
@@ -124,16 +128,29 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
         tracking_uri=tracker.uri,
         git_commit=git_tags()["git.commit"],
     )
-    _record(job, tracker, manifest, num_samples)
+    try:
+        with tracking_errors(tracker.uri):
+            _record(job, tracker, manifest, num_samples)
+    except BaseException:
+        with suppress(MlflowException):  # the first error is the one to tell
+            tracker.finish("FAILED")
+        raise
     return job, tracker
 
 
-def _pinned_manifest(config: TrainConfig) -> Manifest:
+def _data_record(output_uri: str) -> dict[str, Any] | None:
+    """Return what the first start of this output wrote down, None at the first start."""
+    uri = storage.join(output_uri, DATA_FILE)
+    if not storage.exists(uri):
+        return None
+    record: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    return record
+
+
+def _pinned_manifest(config: TrainConfig, record: dict[str, Any] | None) -> Manifest:
     """Return the manifest at the version that the first start pinned; at the first start, as the configuration says."""
-    record_uri = storage.join(config.output_uri, DATA_FILE)
     encoders, version = list(config.encoders) or None, config.store_version
-    if storage.exists(record_uri):
-        record = json.loads(storage.read_bytes(record_uri))
+    if record is not None:
         if config.store_uri != record["store_uri"] or version not in (None, record["version"]):
             raise UserError(
                 what="store_uri",
@@ -142,6 +159,16 @@ def _pinned_manifest(config: TrainConfig) -> Manifest:
                 do="keep them, or train into a new output_uri",
             )
         encoders = [f"{name}-{fingerprint[:8]}" for name, fingerprint in record["encoders"]]
+        names = [name for name, _ in record["encoders"]]
+        given = zip(config.encoders, names, encoders, strict=False)
+        same = len(config.encoders) == len(names) and all(one in (name, exact) for one, name, exact in given)
+        if config.encoders and not same:
+            raise UserError(
+                what="encoders",
+                got=", ".join(config.encoders),
+                expected=f"{', '.join(names)}, with which {config.output_uri} began",
+                do="keep them, or train into a new output_uri",
+            )
         return open_manifest(config.store_uri, encoders, record["version"])
     manifest = open_manifest(config.store_uri, encoders, version)
     if manifest.frame.height == 0:
@@ -157,30 +184,44 @@ def _pinned_manifest(config: TrainConfig) -> Manifest:
 
 
 def _pin(config: TrainConfig, manifest: Manifest) -> None:
-    """Write down which data this output is trained on, once all checks have passed."""
+    """Write down what this output is trained on and with, once all checks have passed.
+
+    The run's parameters are final from the first start on, so the values are fixed from there, not from the first
+    checkpoint.
+    """
     record = {
         "store_uri": config.store_uri,
         "version": manifest.version,
         "manifest_hash": manifest.manifest_hash,
         "encoders": list(manifest.encoders.items()),
+        "fixed": _fixed_values(config),
     }
     storage.atomic_write(storage.join(config.output_uri, DATA_FILE), json.dumps(record, indent=1).encode() + b"\n")
 
 
-def _check_continuation(config: TrainConfig, manifest: Manifest) -> None:
-    """Refuse to go on from checkpoints of a training that means something else."""
+def _fixed_values(config: TrainConfig) -> dict[str, Any]:
+    values = dump_config(config)
+    return {key: values[key] for key in _FIXED} | {
+        "stream": {"l2_normalise": config.stream.l2_normalise},
+        "checkpoint": {"best_by": config.best_metric},
+    }
+
+
+def _check_continuation(config: TrainConfig, record: dict[str, Any] | None, manifest: Manifest) -> None:
+    """Refuse to go on in an output of a training that means something else."""
     checkpoint = latest_checkpoint(config.output_uri)
-    if checkpoint is None:
-        return
-    earlier = read_info(checkpoint.uri)
-    now = dump_config(config)
-    changed = _differences({key: earlier.config.get(key) for key in _FIXED}, {key: now[key] for key in _FIXED})
-    if earlier.manifest_hash != manifest.manifest_hash:
+    info = read_info(checkpoint.uri) if checkpoint else None
+    earlier: dict[str, Any] = (record or {}).get("fixed", {})
+    if not earlier and info is not None:  # data.json is gone, or is of a version that did not write them
+        earlier = {key: info.config.get(key) for key in _FIXED}
+    now = _fixed_values(config)
+    changed = _differences(earlier, {key: now[key] for key in earlier})
+    if info is not None and info.manifest_hash != manifest.manifest_hash:
         changed.append("the data (encoders or store version)")
     if changed:
         raise UserError(
             what="output_uri",
-            got=f"{config.output_uri}, whose checkpoints were trained with other values of {', '.join(changed)}",
+            got=f"{config.output_uri}, which was begun with other values of {', '.join(changed)}",
             expected="the same values to continue",
             do="name a new output_uri, or restore the values",
         )

@@ -1,5 +1,7 @@
 import json
+import shlex
 import sqlite3
+import sys
 import time
 from pathlib import Path
 
@@ -63,6 +65,18 @@ def test_a_run_survives_a_restart_and_its_steps_only_grow(config: TrackingConfig
     assert history == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 104.0)]
     assert [metric.step for metric in client.get_metric_history(first.run_id, "new")] == [2, 3, 4]
     assert client.get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_parameters_that_a_crash_left_out_come_at_the_next_start(config: TrackingConfig, tmp_path: Path) -> None:
+    record = str(tmp_path / "run.json")
+    run_id = open_run(config, record).run_id  # and the process ends here
+    client = MlflowClient(config.uri)
+    open_run(config, record).log_config({"a": 1, "b": 2}, {"a": 1, "b": 2})
+    assert client.get_run(run_id).data.params == {"a": "1", "b": "2"}
+    assert [each.path for each in client.list_artifacts(run_id)] == ["config.json"]
+    open_run(config, record).log_config({"a": 9, "b": 2, "c": 3}, {"a": 9})  # parameters are final
+    assert client.get_run(run_id).data.params == {"a": "1", "b": "2", "c": "3"}
+    assert len(client.get_run(run_id).data.tags["git.commit"]) == 40
 
 
 def test_a_run_that_the_server_does_not_have_is_replaced(config: TrackingConfig, tmp_path: Path) -> None:
@@ -158,13 +172,32 @@ def test_git_commit_comes_from_the_environment_where_there_is_no_repository(
 
 def test_texts() -> None:
     assert redact("postgresql://u:p@h/db and s3://bucket/x") == "postgresql://***@h/db and s3://bucket/x"
-    assert ui_command("sqlite:////a/mlflow.db") == "mlflow ui --backend-store-uri sqlite:////a/mlflow.db"
+    assert redact("postgresql://u:p@ss@h/db and s3://b/x@y") == "postgresql://***@h/db and s3://b/x@y"
+    assert "hunter2" not in redact("https://a.blob.core.windows.net/c?sv=2022&se=2027&sig=hunter2%3D")
+    program, *rest = shlex.split(ui_command("sqlite:////a b/mlflow.db"))
+    assert rest == ["ui", "--backend-store-uri", "sqlite:////a b/mlflow.db"]
+    assert program == str(Path(sys.executable).parent / "mlflow") and Path(program).is_file()
     assert ui_command("http://h:5000") == "open http://h:5000"
     with pytest.raises(UserError, match="system_metrics_interval_s"):
         TrackingConfig(system_metrics_interval_s=-1)
 
 
-def test_a_submitted_job_needs_a_place_that_stays(monkeypatch, tmp_path):
+@pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:mlruns", "file:./mlruns"])
+def test_a_relative_folder_is_made_absolute(uri: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert resolve_tracking_uri(TrackingConfig(uri=uri)) == f"file://{tmp_path}/mlruns"
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(UserError, match="in a submitted job"):
+        resolve_tracking_uri(TrackingConfig(uri=uri))
+
+
+@pytest.mark.parametrize("uri", ["/data/mlruns", "file:///data/mlruns", "postgresql://h/db", "http://h", "databricks"])
+def test_what_is_absolute_or_remote_stays(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    assert resolve_tracking_uri(TrackingConfig(uri=uri)) == uri
+
+
+def test_a_submitted_job_needs_a_place_that_stays(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
     with pytest.raises(UserError, match=r"tracking\.uri: got sqlite:///runs/mlflow\.db in a submitted job"):

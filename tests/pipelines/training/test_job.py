@@ -4,13 +4,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hvlm.data.batching import BatchingConfig
 from hvlm.errors import UserError
 from infra import storage
+from infra.tracking import RunTracker
 from pipelines.store.catalog import FeatureStore
-from pipelines.training.config import TrainConfig
+from pipelines.training.config import CheckpointConfig, StreamConfig, TrainConfig
 from pipelines.training.job import TrainJob, prepare
 from pipelines.training.loop import RankContext, train
 from tests.pipelines.training.world import encode_text, make_store
@@ -57,6 +59,48 @@ def test_continuing_with_other_values_is_refused(make_config: MakeConfig) -> Non
     with pytest.raises(UserError, match=r"other values of batching\.max_rows, seed"):
         prepare(changed, encode_text)
     prepare(replace(config, log_every_steps=7), encode_text)
+
+
+def test_the_first_start_fixes_the_values_before_any_checkpoint(make_config: MakeConfig) -> None:
+    config = make_config()
+    prepare(config, encode_text)
+    assert not storage.exists(storage.join(config.output_uri, "checkpoints"))
+    for change, name in (
+        ({"seed": 9}, "seed"),
+        ({"stream": StreamConfig(l2_normalise=True)}, r"stream\.l2_normalise"),
+        ({"checkpoint": CheckpointConfig(best_by="contrast_gap")}, r"checkpoint\.best_by"),
+    ):
+        with pytest.raises(UserError, match=f"other values of {name};"):
+            prepare(replace(config, **change), encode_text)
+    prepare(replace(config, checkpoint=CheckpointConfig(best_by="text_to_video", every_steps=9)), encode_text)
+
+
+def test_other_encoders_than_at_the_first_start_are_refused(make_config: MakeConfig) -> None:
+    job, _ = prepare(make_config(encoders=("clip", "c3d")), encode_text)
+    for names in (("clip",), ("c3d", "clip"), ("clip-00000000", "c3d")):
+        with pytest.raises(UserError, match="encoders: got"):
+            prepare(make_config(encoders=names), encode_text)
+    exact = tuple(f"{name}-{fingerprint[:8]}" for name, fingerprint in job.encoders)
+    for same in ((), ("clip", "c3d"), exact):
+        assert prepare(make_config(encoders=same), encode_text)[0].encoders == job.encoders
+
+
+def test_a_tracking_server_that_refuses_ends_the_run(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config()
+
+    def refuse(*arguments: object) -> None:
+        raise MlflowException("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunTracker, "log_dataset", refuse)
+        with pytest.raises(UserError, match=r"MLflow tracking: got .*no room"):
+            prepare(config, encode_text)
+    run_id = json.loads(storage.read_bytes(storage.join(config.output_uri, "run.json")))["run_id"]
+    client = MlflowClient(str(config.tracking.uri))
+    assert client.get_run(run_id).info.status == "FAILED"
+    job, _ = prepare(config, encode_text)
+    run = client.get_run(run_id)
+    assert job.run_id == run_id and run.info.status == "RUNNING" and run.data.params["seed"] == "0"
 
 
 def test_bad_input_says_what_to_do(make_config: MakeConfig, tmp_path: Path) -> None:
