@@ -1,6 +1,7 @@
 """Text <-> video retrieval: recall at k and median rank, with several right answers per query.
 
-Equal texts are one group: any video of the group is a right answer. Ties are counted pessimistically: every wrong
+Equal texts are one group: any video of the group is a right answer. Where texts are the candidates, give each
+distinct one once: copies of a wrong text would count as several mistakes. Ties are counted pessimistically: every wrong
 candidate with the same similarity stands before the right one, so constant embeddings score like the worst guess, never
 like the best.
 Shapes: Q queries, N candidates.

@@ -128,4 +128,5 @@ def _draw_retrieval(group: _Group, result: SplitResult) -> None:
     ranks = result.details["retrieval"].get("ranks", {})
     for place in dict.fromkeys(name.rsplit("/", 1)[0] for name in ranks):
         of_kind = {kind: ranks[f"{place}/{kind}"] for kind in (OURS, RAW) if f"{place}/{kind}" in ranks}
-        group.add(recall_svg(of_kind, len(next(iter(of_kind.values()))), place), f"Recall at k, {place}.")
+        num_candidates = result.details["retrieval"]["num_candidates"][place]
+        group.add(recall_svg(of_kind, num_candidates, place), f"Recall at k, {place}.")

@@ -1,5 +1,7 @@
 """Text <-> video retrieval: summaries with videos, captions with their spans; ours beside raw CLIP and chance.
 
+text_to_video: every video's text is a query (a text that two videos share asks twice), all videos with an equal text
+are right answers. video_to_text: every video is a query, the distinct texts are the candidates, one of them right.
 Shapes: Q queries, N candidates, E width of a space.
 """
 
@@ -35,6 +37,7 @@ def retrieval_group(
     rows: list[MetricRow] = []
     absent = [Absent(f"{kind}: {split}/*/text_to_video/*", why) for kind, why in absent_kinds.items()]
     ranks: dict[str, Any] = {}
+    num_candidates: dict[str, int] = {}
     for level in ("video", "clip"):
         labels = _texts(records, level)
         if len(set(labels)) < 2:
@@ -42,27 +45,33 @@ def retrieval_group(
                 Absent(f"{split}/{level}/*/recall_at_k", f"fewer than 2 different {_source(level)} in the split")
             )
             continue
-        groups = np.unique(np.array(labels), return_inverse=True)[1].astype(np.int64)
-        chance = chance_retrieval(groups, groups)
+        distinct, inverse = np.unique(np.array(labels), return_inverse=True)
+        groups = inverse.astype(np.int64)
+        candidate_groups = {"text_to_video": groups, "video_to_text": np.arange(len(distinct))}
         for direction in ("text_to_video", "video_to_text"):
+            among = candidate_groups[direction]
             found: dict[str, RetrievalResult] = {}
             for kind in (kind for kind in KINDS if kind in texts):
-                text_QE = np.stack([texts[kind][text] for text in labels])
-                video_QE = _videos(records, level, kind)
-                query, candidate = (text_QE, video_QE) if direction == "text_to_video" else (video_QE, text_QE)
-                rank_Q = ranks_of(query, candidate, groups)
-                found[kind] = summarise_ranks(rank_Q, len(groups))
+                videos = _videos(records, level, kind)
+                text_of_distinct = np.stack([texts[kind][str(text)] for text in distinct])
+                by_text = direction == "text_to_video"
+                query, candidate = (text_of_distinct[groups], videos) if by_text else (videos, text_of_distinct)
+                rank_Q = ranks_of(query, candidate, groups, among)
+                found[kind] = summarise_ranks(rank_Q, len(among))
                 ranks[f"{level}/{direction}/{kind}"] = rank_Q
             if found:
-                rows += _rows(f"{split}/{level}/{direction}", level, found, chance)
-    return GroupResult(rows, absent, {"ranks": ranks})
+                num_candidates[f"{level}/{direction}"] = len(among)
+                rows += _rows(f"{split}/{level}/{direction}", level, found, chance_retrieval(groups, among))
+    return GroupResult(rows, absent, {"ranks": ranks, "num_candidates": num_candidates})
 
 
-def ranks_of(query_QE: NDArray[Any], candidate_NE: NDArray[Any], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return (Q,) best ranks by cosine, in blocks of queries; queries and candidates carry the same groups."""
+def ranks_of(
+    query_QE: NDArray[Any], candidate_NE: NDArray[Any], group_Q: NDArray[np.int64], group_N: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Return (Q,) best ranks by cosine, in blocks of queries; a candidate of the query's group is right."""
     query, candidate = unit_rows(query_QE), unit_rows(candidate_NE)
     blocks = [
-        best_ranks(query[start : start + _QUERY_BLOCK] @ candidate.T, groups[start : start + _QUERY_BLOCK], groups)
+        best_ranks(query[start : start + _QUERY_BLOCK] @ candidate.T, group_Q[start : start + _QUERY_BLOCK], group_N)
         for start in range(0, len(query), _QUERY_BLOCK)
     ]
     return np.concatenate(blocks)
@@ -92,6 +101,12 @@ def _videos(records: Sequence[VideoRecord], level: str, kind: str) -> NDArray[np
     return np.concatenate([record.spaces[kind].captions_PE for record in records if record.captions])
 
 
+def _candidates(prefix: str, count: int) -> str:
+    if prefix.endswith("video_to_text"):
+        return f"{count} candidates, the different texts"
+    return f"{count} candidates; every text is a query, all videos with an equal text are right answers"
+
+
 def _rows(prefix: str, level: str, found: dict[str, RetrievalResult], chance: RetrievalResult) -> list[MetricRow]:
     rows = []
     for name in ("recall_at_1", "recall_at_5", "recall_at_10", "median_rank"):
@@ -103,7 +118,7 @@ def _rows(prefix: str, level: str, found: dict[str, RetrievalResult], chance: Re
                 unit=_source(level),
                 better="lower" if name == "median_rank" else "higher",
                 headline=level == "video" and name in ("recall_at_1", "recall_at_5"),
-                note=f"{chance.num_candidates} candidates; equal texts are all right answers",
+                note=_candidates(prefix, chance.num_candidates),
                 **{kind: getattr(result, name) for kind, result in found.items()},
             )
         )

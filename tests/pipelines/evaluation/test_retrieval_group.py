@@ -51,6 +51,25 @@ def test_equal_texts_are_all_right_answers():
     assert ranks.tolist() == [1, 1, 1]
 
 
+def test_copies_of_a_wrong_text_are_one_mistake():
+    # Three videos say "one", one says "two" and lies nearer to "one": its right text is the second of two.
+    one, two = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+    places = [one, one, one, [0.9, 0.1, 0.0]]
+    records = [
+        record(f"v{i}", ROWS, summary=text, spaces={"ours": space(place, [place])})
+        for i, (text, place) in enumerate(zip(("one", "one", "one", "two"), places, strict=True))
+    ]
+    group = retrieval_group(records, "val", {"ours": {"one": np.array(one), "two": np.array(two)}}, {})
+    assert group.details["ranks"]["video/video_to_text/ours"].tolist() == [1, 1, 1, 2]
+    assert group.details["num_candidates"] == {"video/text_to_video": 4, "video/video_to_text": 2}
+    rows = {row.name.removeprefix("val/video/"): row for row in group.rows}
+    assert rows["video_to_text/recall_at_1"].chance == pytest.approx(1 / 2)
+    assert rows["video_to_text/recall_at_1"].count == 4
+    # every text asks: three times with 3 right videos of 4, once with 1
+    assert group.details["ranks"]["video/text_to_video/ours"].tolist() == [1, 1, 1, 1]
+    assert rows["text_to_video/recall_at_1"].chance == pytest.approx((3 * 3 / 4 + 1 / 4) / 4)
+
+
 def test_missing_texts_and_kinds_are_said_to_be_absent():
     bare = [record("a", ROWS), record("b", ROWS)]
     group = retrieval_group(bare, "val", {}, {"ours": "trained without text"})
@@ -65,6 +84,6 @@ def test_missing_texts_and_kinds_are_said_to_be_absent():
 def test_blocks_of_queries_change_nothing(monkeypatch):
     random = np.random.default_rng(0)
     query, candidate, groups = random.normal(size=(9, 4)), random.normal(size=(9, 4)), np.arange(9) // 2
-    whole = ranks_of(query, candidate, groups)
+    whole = ranks_of(query, candidate, groups, groups)
     monkeypatch.setattr(module, "_QUERY_BLOCK", 4)
-    np.testing.assert_array_equal(ranks_of(query, candidate, groups), whole)
+    np.testing.assert_array_equal(ranks_of(query, candidate, groups, groups), whole)
