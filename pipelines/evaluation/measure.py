@@ -58,7 +58,7 @@ def measure(config: EvaluateConfig, inputs: EvaluationInputs) -> list[SplitResul
         logger.info("embedding %d videos of the splits %s", len(rows), ", ".join(sorted(needed)))
         records = pool.embed(rows)
         rows_by_key = {str(row["key"]): row for row in rows}
-        return [_measure_split(config, inputs, pool, (records, rows_by_key, split)) for split in config.splits]
+        return [measure_split(config, inputs, pool, (records, rows_by_key, split)) for split in config.splits]
 
 
 def make_parts(records: Sequence[VideoRecord], split: str) -> Parts:
@@ -92,20 +92,32 @@ def _setup(config: EvaluateConfig, inputs: EvaluationInputs, num_videos: int) ->
     )
 
 
-def _measure_split(
+def measure_split(
     config: EvaluateConfig,
     inputs: EvaluationInputs,
     pool: EmbedderPool,
     place: tuple[list[VideoRecord], Mapping[str, Mapping[str, Any]], str],
 ) -> SplitResult:
+    """Return the results of one split.
+
+    Args:
+        config: of the evaluation.
+        inputs: what is evaluated.
+        pool: finds segments and encodes texts.
+        place: all records, the manifest's rows by key, and the split's name.
+    """
     records, rows_by_key, split = place
     parts = make_parts(records, split)
     seen = "" if inputs.mark else _SEEN.get(split, "")  # of another store, nothing reported was seen
     groups = {"consistency": consistency_group(parts.report, split)}
     groups["classification"] = _or_absent(
-        parts, "video", lambda: classification_group(parts, config.probe, knn_k=config.knn_k, seed=config.seed)
+        parts,
+        ("video/linear_probe", "video/knn"),
+        lambda: classification_group(parts, config.probe, knn_k=config.knn_k, seed=config.seed),
     )
-    groups["localisation"] = _or_absent(parts, "frame", lambda: _localise(config, pool, (parts, rows_by_key), groups))
+    groups["localisation"] = _or_absent(
+        parts, ("frame/localisation",), lambda: _localise(config, pool, (parts, rows_by_key), groups)
+    )
     texts, why = _texts(inputs, pool, parts.report)
     groups["retrieval"] = retrieval_group(parts.report, split, texts, why)
     if inputs.raw_retrieval_is_chance:
@@ -119,10 +131,10 @@ def _measure_split(
     )
 
 
-def _or_absent(parts: Parts, level: str, group: Any) -> GroupResult:
+def _or_absent(parts: Parts, places: tuple[str, ...], group: Any) -> GroupResult:
     why = probes_refused(parts)
     if why:
-        return GroupResult([], [Absent(f"{parts.split}/{level}/*", why)], {})
+        return GroupResult([], [Absent(", ".join(f"{parts.split}/{place}/*" for place in places), why)], {})
     result: GroupResult = group()
     return result
 

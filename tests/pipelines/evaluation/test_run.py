@@ -72,6 +72,17 @@ def test_metrics_json_says_where_everything_comes_from(done):
     assert content["store"]["encoders"].keys() == {"clip", "c3d"}
     assert set(content["per_class_ap"]["val"]["localisation"]["ours"]) == {"bounce", "spin", "slide", "blink"}
     assert all(row["count"] > 0 for row in content["metrics"])
+    assert {row["group"] for row in content["metrics"]} == {
+        "consistency",
+        "classification",
+        "localisation",
+        "retrieval",
+    }
+    assert content["raw_retrieval_is_chance"]  # the planted store's CLIP has random weights
+    assert content["store"]["is_training_store"]
+    assert all(
+        ("CLIP weights are random" in row["note"]) == (row["group"] == "retrieval") for row in content["metrics"]
+    )
 
 
 def test_samples_and_submission(done):
