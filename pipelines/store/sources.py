@@ -25,6 +25,7 @@ from hvlm.data.splits import SPLITS, SplitConfig, assign_split
 from hvlm.errors import Reason, UserError
 from infra import storage
 from pipelines.store.fingerprint import canonical_json
+from pipelines.store.folders import find_files, is_hidden
 
 VIDEO_EXTENSIONS = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 _LIST_EXTENSIONS = (".txt", ".csv", ".parquet")
@@ -191,24 +192,19 @@ def build_listing(
 def list_folder_or_glob(uri: str, extensions: tuple[str, ...], video_id: Literal["stem", "path"]) -> list[Entry]:
     """Return the files with one of the extensions below a folder, or those that match a glob; hidden files are skipped.
 
+    Links to files count as files; linked folders below the source are not entered (see `find_files`).
+
     Raises:
-        UserError: no such folder, nothing matches, or no permission to list it.
+        UserError: no such folder, or no permission to list it or a folder below it.
     """
-    fs, path = storage.filesystem(uri)
-    if glob.has_magic(uri) and not fs.exists(path):  # a folder may be called "talks [2024]"
-        found = fs.glob(path, detail=True)
-        root = path[: path.index(next(character for character in path if character in "*?["))].rpartition("/")[0]
-    else:
-        _check_folder(uri, fs, path)
-        found = fs.find(path, detail=True)
-        root = path
+    root, found = find_files(uri)
     entries = []
     for name, info in sorted(found.items()):
         relative = name.removeprefix(root.rstrip("/") + "/") if name != root else os.path.basename(name)
-        hidden = any(part.startswith(".") for part in relative.split("/"))
-        if info["type"] == "file" and not hidden and name.lower().endswith(extensions):
+        is_file = info is None or info["type"] == "file"
+        if is_file and not is_hidden(relative, "") and name.lower().endswith(extensions):
             stem = os.path.splitext(relative if video_id == "path" else os.path.basename(name))[0]
-            entries.append(Entry(stem, _full_uri(uri, fs, name), info, {}))
+            entries.append(Entry(stem, _full_uri(uri, name), info, {}))
     return entries
 
 
@@ -237,19 +233,6 @@ def _list_entries(config: SourceConfig) -> list[Entry]:
             do="check source.uri and source.extensions",
         )
     return entries
-
-
-def _check_folder(uri: str, fs: Any, path: str) -> None:
-    fs.invalidate_cache()
-    if not fs.exists(path):
-        raise UserError(what="source.uri", got=uri, expected="an existing folder, glob or list", do="check the path")
-    if storage.is_local(uri) and not os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK):
-        raise UserError(
-            what="source.uri",
-            got=f"{uri} without permission",
-            expected="a readable folder",
-            do="change its permissions",
-        )
 
 
 def _list_file(uri: str) -> list[Entry]:
@@ -386,8 +369,8 @@ def _absolute_in(base: str, uri: str) -> str:
     return storage.absolute_uri(full) if storage.is_local(full) else full
 
 
-def _full_uri(source_uri: str, fs: Any, path: str) -> str:
-    return path if storage.is_local(source_uri) else str(fs.unstrip_protocol(path))
+def _full_uri(source_uri: str, path: str) -> str:
+    return path if storage.is_local(source_uri) else str(storage.filesystem(source_uri)[0].unstrip_protocol(path))
 
 
 def _stem(uri: str) -> str:
