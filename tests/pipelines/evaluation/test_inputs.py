@@ -20,7 +20,7 @@ from pipelines.training.checkpoints import (
     read_model_state,
     save_checkpoint,
 )
-from tests.pipelines.evaluation.planted_store import CLIP, make_checkpoint, make_store
+from tests.pipelines.evaluation.planted_store import CLIP, PlantedWorld, encoders, make_checkpoint, make_store
 
 
 def _changed(planted, tmp_path: Path, state=None, **changes) -> str:
@@ -96,6 +96,16 @@ def test_videos_that_the_training_read_are_left_out_of_another_store(planted, tm
     val = inputs.manifest.frame.filter(inputs.manifest.frame["split"] == "val")
     assert sorted(val["video_id"]) == [f"clip-{i:03d}" for i in range(12, 16)]
     assert inputs.manifest.frame.height == 12  # probes may still be fitted on what the model has seen
+
+
+def test_a_training_video_under_another_name_is_left_out_too(planted, tmp_path):
+    world = PlantedWorld(tmp_path / "store")
+    for index in (100, 101):
+        world.add(f"clip-{index}", split="val")
+    world.videos["clip-100"] = ("clip-000:v1", world.videos["clip-100"][1])  # the content of a training video
+    world.run(encoders())
+    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=str(tmp_path / "store")))
+    assert (inputs.manifest.frame["video_id"].to_list(), inputs.num_excluded) == (["clip-101"], 1)
 
 
 def test_another_store_of_training_videos_only(planted, tmp_path):
