@@ -30,7 +30,7 @@ _FIXED = [
 _PER_ENCODER = [
     ("frames", pa.large_binary()),
     ("features", pa.large_binary()),
-    ("times", pa.binary()),
+    ("times", pa.large_binary()),
     ("timing", pa.string()),
 ]
 

@@ -75,7 +75,7 @@ class Decoder:
         for name, view in views.items():
             plan = segment.views[name]
             values[column(name, "frames")] = frames[name]
-            values[column(name, "times")] = plan.row_time_s.tobytes()
+            values[column(name, "times")] = plan.row_time_s
             values[column(name, "timing")] = _timing(index, view, plan).to_json()
         return row_table(list(self.views), values)
 

@@ -85,7 +85,7 @@ def preview(config: ExtractConfig) -> Preview:
 
 def _frames(store_uri: str) -> StoreFrames:
     if storage.exists(storage.join(storage.absolute_uri(store_uri), "store.json")):
-        return FeatureStore.open(store_uri).frames()
+        return FeatureStore.open(store_uri).frames(full=True)
     return StoreFrames(*(pl.DataFrame(schema=schema) for schema in (VIDEOS, STAGED, SAMPLES, FAILURES)))
 
 

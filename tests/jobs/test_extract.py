@@ -42,7 +42,7 @@ def test_plan_extract_and_extract_again(ray_cluster: None, tmp_path: Path, capsy
 
 @pytest.mark.parametrize(
     ("make", "message"),
-    [(lambda folder: None, "videos"), (lambda folder: folder.mkdir(), "no videos")],
+    [(lambda folder: None, "videos"), (lambda folder: folder.mkdir(), "no such file")],
     ids=["missing", "empty"],
 )
 def test_a_source_without_videos_is_the_users_mistake(

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from hvlm.data.keys import video_key
 from pipelines.extraction.columns import ERROR, RowTiming, column, row_table
 from pipelines.extraction.staging_stage import StagedEncoder, Stager
 from pipelines.store.staging import read_segment
@@ -21,7 +22,7 @@ def test_outcomes_name_what_was_written(tmp_path: Path) -> None:
         ["e"],
         {
             "video_id": "a b",
-            "key": "x--a-20b",
+            "key": video_key("a b"),
             "content_hash": "h",
             "segment_index": 1,
             "num_segments": 2,
