@@ -21,6 +21,12 @@ MAX_PIXELS = 64_000_000
 # Containers that store no pts: FFmpeg makes them up, and after B-frames decoders return them in the wrong order.
 FORMATS_WITHOUT_PTS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo"})
 
+_MATROSKA = "matroska,webm"
+_EBML_HEAD, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+# A stated duration may be rounded, or count a last frame of unknown length: only more than both of these is a loss.
+_LOSS_FRACTION = 0.05
+_LOSS_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class VideoIndex:
@@ -153,8 +159,9 @@ def scan_video(path: str | Path) -> VideoIndex:
     """Read every packet of a video's best stream (not decoding it, but for one frame that tells the rotation).
 
     Raises:
-        VideoError: as `open_video` and `best_stream`; truncated when the file ends before what its own index lists;
-            zero_frames; unreadable when the first frame cannot be decoded.
+        VideoError: as `open_video` and `best_stream`; truncated when the file ends before what its own index lists, or
+            (MKV, WebM) clearly before the duration that it states; zero_frames; unreadable when the first frame cannot
+            be decoded.
     """
     with open_video(path) as container:
         stream = best_stream(container, path)
@@ -165,7 +172,11 @@ def scan_video(path: str | Path) -> VideoIndex:
         packets = _read_packets(container, stream)
         if not any(not discard for discard in packets.discard):
             raise VideoError(Reason.ZERO_FRAMES, f"{path}: stream {stream.index} holds no displayed frame")
-        return _build_index(path, container.format.name, stream, packets, rotation)
+        index = _build_index(path, container.format.name, stream, packets, rotation)
+        stated_s = (container.duration or 0) / 1e6
+    if container.format.name == _MATROSKA and not _has_whole_segment(path):
+        _check_end(index, stated_s)
+    return index
 
 
 def _read_packets(container: Any, stream: Any) -> _Packets:
@@ -204,6 +215,43 @@ def _check_complete(stream: Any, path: str | Path) -> None:
             f"{path}: the file has {size_bytes} bytes, its index needs {needed_bytes}; "
             f"{lost} of {len(entries)} frames are missing",
         )
+
+
+def _has_whole_segment(path: str | Path) -> bool:
+    """MKV and WebM hold one segment that states its size; a live recording states none, then the answer is no."""
+    with open(path, "rb") as file:
+        head = file.read(4096)
+    if head[:4] != _EBML_HEAD:
+        return False
+    size, at = _ebml_size(head, 4)
+    segment_at = at + (size or 0)
+    if size is None or head[segment_at : segment_at + 4] != _SEGMENT:
+        return False
+    size, at = _ebml_size(head, segment_at + 4)
+    return size is not None and Path(path).stat().st_size >= at + size
+
+
+def _ebml_size(data: bytes, at: int) -> tuple[int | None, int]:
+    """The size stated at `at` (None: unknown) and where its content starts; the first byte's zeros count its bytes."""
+    length = 9 - data[at].bit_length() if at < len(data) and data[at] else 0
+    if not length or at + length > len(data):
+        return None, at
+    value = int.from_bytes(data[at : at + length], "big") - (1 << 7 * length)
+    return (None if value == (1 << 7 * length) - 1 else value), at + length
+
+
+def _check_end(index: VideoIndex, stated_s: float) -> None:
+    """A file that was cut reads to its cut without an error. A video shorter than the sound beside it is whole."""
+    loss_s = max(_LOSS_S, _LOSS_FRACTION * stated_s)
+    end_s = float(index.pts[0] * index.time_base) + index.duration_s
+    if stated_s - end_s <= loss_s:
+        return
+    with open_video(index.path) as container:
+        ends = [float((p.pts + (p.duration or 0)) * p.time_base) for p in container.demux() if p.pts is not None]
+    end_s = max([end_s, *ends])
+    if stated_s - end_s > loss_s:
+        message = f"{index.path}: the file states {stated_s:.2f} s, its last packet ends at {end_s:.2f} s"
+        raise VideoError(Reason.TRUNCATED, message)
 
 
 def _build_index(path: str | Path, format_name: str, stream: Any, packets: _Packets, rotation: int) -> VideoIndex:

@@ -1,14 +1,16 @@
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
 from hvlm.errors import Reason, VideoError
 from hvlm.video import index as index_module
 from hvlm.video.index import probe_video, scan_video
-from tests.hvlm.video.numbered import RECIPES, cut_with_edit_list, write_audio, write_video
+from tests.hvlm.video.numbered import RECIPES, Recipe, cut_with_edit_list, write_audio, write_video
 
 # name, codec, upright width, upright height, rotation, frames, frames / duration
 REAL = [
@@ -103,6 +105,72 @@ def test_an_mp4_whose_end_is_missing_is_truncated(tmp_path: Path):
     error = failure(path)
     assert error.reason == Reason.TRUNCATED
     assert "of 60 frames are missing" in error.message
+
+
+def long_video(path: Path, *, num_frames: int = 300, **changes) -> Path:
+    """Write 12 s (or fewer) of MPEG-4 (mkv) or VP8 (webm), in clusters of a second."""
+    options = {"g": "12", "q": "3"} if path.suffix == ".mkv" else {"g": "12", "deadline": "realtime", "cpu-used": "8"}
+    codec = "mpeg4" if path.suffix == ".mkv" else "libvpx"
+    pts = tuple(range(0, num_frames * 40, 40))
+    container = {"cluster_time_limit": "1000"} | changes
+    return write_video(path, Recipe(pts=pts, codec=codec, options=options, container_options=container))
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm"])
+def test_a_matroska_file_cut_in_half_is_truncated(tmp_path: Path, suffix: str):
+    path = long_video(tmp_path / f"cut.{suffix}")
+    assert scan_video(path).num_frames == 300
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    error = failure(path)
+    assert error.reason == Reason.TRUNCATED and error.permanent
+    assert "the file states 12.00 s, its last packet ends at " in error.message
+
+
+def test_a_lost_tail_below_a_second_and_a_recording_without_duration_are_scanned(tmp_path: Path):
+    path = long_video(tmp_path / "short.mkv", num_frames=20)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 5])
+    assert 0 < scan_video(path).num_frames < 20
+    path = long_video(tmp_path / "live.mkv", live="1")
+    assert scan_video(path).num_frames == 300
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert 0 < scan_video(path).num_frames < 300
+
+
+def state_duration(path: Path, duration_ms: float) -> None:
+    """Overwrite the duration that a Matroska file states."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"\x44\x89\x88") + 3
+    data[at : at + 8] = struct.pack(">d", duration_ms)
+    path.write_bytes(data)
+
+
+def test_a_long_last_frame_is_no_loss_where_the_segment_is_whole(tmp_path: Path):
+    path = long_video(tmp_path / "held.mkv", num_frames=50)
+    state_duration(path, 12_000)
+    assert scan_video(path).num_frames == 50
+    path.write_bytes(path.read_bytes()[:-1])
+    assert failure(path).reason == Reason.TRUNCATED
+
+
+def test_a_video_shorter_than_the_sound_beside_it_is_whole(tmp_path: Path):
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w", options={"live": "1"}) as container:
+        video = container.add_stream("mpeg4", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        audio = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for _ in range(50):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
+        for number in range(80):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8000, number * 800
+            container.mux(audio.encode(frame))
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+    index = scan_video(path)
+    assert index.num_frames == 50
+    index_module._check_end(index, 8.0)  # a live file states neither size nor duration
+    with pytest.raises(VideoError, match=r"states 12\.00 s, its last packet ends at 8\.00 s"):
+        index_module._check_end(index, 12.0)
 
 
 def test_huge_frames_are_refused(numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch):
