@@ -68,12 +68,14 @@ class CheckpointInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A complete checkpoint. `score`: what "best" compares, higher is better, None where nothing was measured."""
+    """A complete checkpoint. `score`: what "best" compares, higher is better, None where nothing was measured.
+    `stopped`: the alarm that ended the training there."""
 
     uri: str
     step: int
     score: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    stopped: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ class CheckpointContent:
     info: CheckpointInfo
     metrics: Mapping[str, float]
     score: float | None
+    stopped: str | None = None
 
 
 def save_checkpoint(output_uri: str, content: CheckpointContent) -> Checkpoint:
@@ -111,13 +114,14 @@ def save_checkpoint(output_uri: str, content: CheckpointContent) -> Checkpoint:
         "format_version": FORMAT_VERSION,
         "step": content.info.step,
         "score": content.score,
+        "stopped": content.stopped,
         "metrics": finite,
         "files": {
             name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
         },
     }
     storage.atomic_write(storage.join(uri, COMPLETE_FILE), _json(marker))
-    return Checkpoint(uri=uri, step=content.info.step, score=content.score, metrics=finite)
+    return Checkpoint(uri=uri, step=content.info.step, score=content.score, metrics=finite, stopped=content.stopped)
 
 
 def list_checkpoints(output_uri: str) -> list[Checkpoint]:
@@ -172,14 +176,53 @@ def find_checkpoint(uri: str, which: Literal["best", "latest"] = "best") -> Chec
     return chosen
 
 
+def discard_damaged(output_uri: str) -> None:
+    """Take the marker off damaged checkpoints, from the newest one down to the first whose content verifies.
+
+    For the job's process, before the ranks start: it reads a whole checkpoint.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged; they are left as they are.
+    """
+    damaged: list[Checkpoint] = []
+    checkpoints = list_checkpoints(output_uri)
+    for checkpoint in reversed(checkpoints):
+        try:
+            for name in _content_files():
+                _verified(checkpoint.uri, name)
+            break
+        except UserError as error:
+            logger.warning("%s is left out: %s", checkpoint.uri, error)
+            damaged.append(checkpoint)
+    if damaged and len(damaged) == len(checkpoints):
+        raise UserError(
+            what="output_uri",
+            got=f"{output_uri}, whose checkpoints are all damaged",
+            expected="an intact one to continue from",
+            do="restore one, or train into a new output_uri",
+        )
+    for checkpoint in damaged:
+        storage.remove(storage.join(checkpoint.uri, COMPLETE_FILE))
+
+
 def retain(output_uri: str, keep_last: int) -> list[Checkpoint]:
-    """Delete all but the last `keep_last` checkpoints and the best one; return what was deleted."""
+    """Delete all but the last `keep_last` checkpoints and the best one; return what was deleted.
+
+    Folders without a marker that are older than the newest checkpoint go as well: crashes left them.
+    """
     checkpoints = list_checkpoints(output_uri)
     best = best_checkpoint(checkpoints)
     deleted = [checkpoint for checkpoint in checkpoints[:-keep_last] if checkpoint != best]
     for checkpoint in deleted:
         for name in (COMPLETE_FILE, *_content_files()):
             storage.remove(storage.join(checkpoint.uri, name))
+    if checkpoints:
+        root, newest = storage.join(output_uri, FOLDER), checkpoints[-1].uri.rpartition("/")[2]
+        files = storage.list_files(root)
+        for name in files:
+            folder = name.partition("/")[0]
+            if folder.startswith("step-") and folder < newest and f"{folder}/{COMPLETE_FILE}" not in files:
+                storage.remove(storage.join(root, name))
     return deleted
 
 
@@ -258,7 +301,13 @@ def _read_marker(uri: str, files: Mapping[str, dict[str, Any] | None]) -> Checkp
         marker = json.loads(storage.read_bytes(storage.join(uri, COMPLETE_FILE)))
         whole = all((files.get(name) or {}).get("size") == entry["size"] for name, entry in marker["files"].items())
         if whole and set(marker["files"]) == set(_content_files()):
-            return Checkpoint(uri=uri, step=int(marker["step"]), score=marker["score"], metrics=marker["metrics"])
+            return Checkpoint(
+                uri=uri,
+                step=int(marker["step"]),
+                score=marker["score"],
+                metrics=marker["metrics"],
+                stopped=marker.get("stopped"),
+            )
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         logger.warning("%s is not taken as a checkpoint: %s", uri, error)
         return None

@@ -20,7 +20,7 @@ from infra import storage
 from infra.config_io import dump_config, flatten_config
 from infra.tracking import DatasetReference, RunTracker, git_tags, open_run, tracking_errors
 from pipelines.store.manifest import Manifest, open_manifest
-from pipelines.training.checkpoints import CheckpointInfo, latest_checkpoint, read_info
+from pipelines.training.checkpoints import CheckpointInfo, discard_damaged, latest_checkpoint, read_info
 from pipelines.training.config import TrainConfig
 from pipelines.training.text import EncodeText, make_text_table, read_metas, read_text_table
 
@@ -102,6 +102,7 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
     """
     record = _data_record(config.output_uri)
     manifest = _pinned_manifest(config, record)
+    discard_damaged(config.output_uri)
     _check_continuation(config, record, manifest)
     d_in = tuple(_width(manifest, name) for name in manifest.encoders)
     num_samples = _count(manifest, "train")

@@ -105,6 +105,9 @@ class _Run:
         self._losses: list[dict[str, Tensor]] = []
 
     def run(self) -> TrainOutcome:
+        self._tag_checkpoints()
+        if self.state.stopped is not None and self.config.alarms.stop:
+            return self._outcome(self.state.stopped)
         model: nn.Module = self.state.model
         if self.context.world_size > 1:
             model = DistributedDataParallel(model)
@@ -158,7 +161,7 @@ class _Run:
         norm = clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
         # One transfer: a GPU is waited for once per step, so that weights are never updated from a NaN.
         loss, grad_norm = torch.stack([result.losses["total"].detach().float(), norm.float()]).tolist()
-        self._raise_alarms(state.alarms.observe_step(state.step + 1, loss, grad_norm))
+        self._stop_if(self._report(state.alarms.observe_step(state.step + 1, loss, grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise _StopError(f"at step {state.step + 1} the loss is {loss} and the norm of its gradient {grad_norm}")
         state.optimizer.step()
@@ -196,31 +199,48 @@ class _Run:
         dev = validate(state.model, self.objective, self.dev, self.context.device, config.precision)
         self.metrics |= dev
         score = dev.get(RECALL if config.best_metric == "text_to_video" else CONTRAST_GAP)
+        # Before saving, so that the checkpoint's counters have seen this evaluation; stopping waits until it is saved.
+        stopped = self._report(state.alarms.observe_evaluation(state.step, dev, prefix=MONITOR_PREFIX) if dev else [])
         if self.tracker is not None:
+            # Metrics before the checkpoint: a run killed in between takes these steps again, and sends none twice.
+            self.tracker.log_metrics(dev, state.step)
+            self.tracker.flush()
             content = CheckpointContent(
                 model=state.model.state_dict(),
                 trainer=state.trainer_state(),
                 info=self.job.checkpoint_info(state.step),
                 metrics=self.metrics,
                 score=score if score is not None and math.isfinite(score) else None,
+                stopped=stopped,
             )
             saved = save_checkpoint(config.output_uri, content)
             best = best_checkpoint(list_checkpoints(config.output_uri))
-            self.tracker.log_metrics(dev, state.step)
             self.tracker.log_checkpoint(state.step, saved.uri, saved.metrics, best=best == saved)
-            self.tracker.flush()
+            self._tag_checkpoints()
             retain(config.output_uri, config.checkpoint.keep_last)
-        if dev:
-            self._raise_alarms(state.alarms.observe_evaluation(state.step, dev, prefix=MONITOR_PREFIX))
+        self._stop_if(stopped)
 
-    def _raise_alarms(self, alarms: list[Alarm]) -> None:
+    def _tag_checkpoints(self) -> None:
+        """Point the run's tags at what is there, also after a kill in the middle of saving."""
+        checkpoints = list_checkpoints(self.config.output_uri) if self.tracker is not None else []
+        if self.tracker is None or not checkpoints:
+            return
+        best = best_checkpoint(checkpoints) or checkpoints[-1]
+        tags: dict[str, object] = {"checkpoint.best": best.uri, "checkpoint.best_step": best.step}
+        self.tracker.set_tags(tags | {"checkpoint.latest": checkpoints[-1].uri})
+
+    def _report(self, alarms: list[Alarm]) -> str | None:
+        """Log alarms; return why the run must stop, None where it goes on."""
         for alarm in alarms:
             logger.warning("%s", alarm.message)
             if self.tracker is not None:
                 self.tracker.set_tags({f"alarm.{alarm.name.replace('/', '.')}": alarm.message})
                 self.tracker.log_metrics({f"alarm/{alarm.name}": 1.0}, alarm.step)
-        if alarms and self.config.alarms.stop:
-            raise _StopError("; ".join(alarm.message for alarm in alarms))
+        return "; ".join(alarm.message for alarm in alarms) if alarms and self.config.alarms.stop else None
+
+    def _stop_if(self, reason: str | None) -> None:
+        if reason is not None:
+            raise _StopError(reason)
 
     def _outcome(self, stopped: str | None) -> TrainOutcome:
         checkpoints = list_checkpoints(self.config.output_uri)

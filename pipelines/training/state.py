@@ -23,12 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class TrainState:
-    """`step` counts the optimizer steps that are done."""
+    """`step` counts the optimizer steps that are done; `stopped` is the alarm that ended the training there."""
 
     model: HierarchicalVLM
     optimizer: torch.optim.Optimizer
     alarms: Alarms
     step: int = 0
+    stopped: str | None = None
 
     def trainer_state(self) -> dict[str, Any]:
         """Return what a checkpoint needs beside the weights; plain values and tensors only."""
@@ -60,7 +61,7 @@ def load_state(job: TrainJob, reader: FeatureReader, device: torch.device) -> Tr
         saved = read_trainer_state(checkpoint.uri)
         state.optimizer.load_state_dict(saved["optimizer"])
         state.alarms.load_state_dict(saved["alarms"])
-        state.step = saved["step"]
+        state.step, state.stopped = saved["step"], checkpoint.stopped
         logger.info("continuing at step %d from %s", state.step, checkpoint.uri)
     return state
 

@@ -75,12 +75,17 @@ def run_training(config: TrainConfig) -> TrainReport:
 
 
 def finished_outcome(job: TrainJob) -> TrainOutcome | None:
-    """Return the outcome of a training whose last step has a checkpoint, else None."""
+    """Return the outcome of a training whose last step has a checkpoint or that an alarm stopped, else None."""
     checkpoints = list_checkpoints(job.config.output_uri)
-    if not checkpoints or checkpoints[-1].step < job.total_steps:
+    stopped = checkpoints[-1].stopped if checkpoints and job.config.alarms.stop else None
+    if stopped is not None:
+        logger.error("an alarm stopped this training; alarms.stop=false lets it go on")
+    elif not checkpoints or checkpoints[-1].step < job.total_steps:
         return None
     latest, best = checkpoints[-1], best_checkpoint(checkpoints) or checkpoints[-1]
-    return TrainOutcome(step=latest.step, metrics=latest.metrics, checkpoint_uri=latest.uri, best_uri=best.uri)
+    return TrainOutcome(
+        step=latest.step, metrics=latest.metrics, checkpoint_uri=latest.uri, best_uri=best.uri, stopped=stopped
+    )
 
 
 def scaling(resources: TrainResources, cluster: dict[str, float]) -> ScalingConfig:

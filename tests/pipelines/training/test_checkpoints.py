@@ -12,6 +12,7 @@ from infra.config_io import dump_config
 from pipelines.training.checkpoints import (
     CheckpointContent,
     CheckpointInfo,
+    discard_damaged,
     find_checkpoint,
     latest_checkpoint,
     list_checkpoints,
@@ -116,6 +117,32 @@ def test_damage_is_found_when_reading(tmp_path: Path) -> None:
     file.write_bytes(data)
     with pytest.raises(UserError, match="sha256"):
         load_model(checkpoint.uri)
+
+
+def test_damaged_ones_are_left_out_up_to_the_newest_intact_one(tmp_path: Path) -> None:
+    discard_damaged(str(tmp_path))  # nothing there
+    for step in (1, 2, 3):
+        save_checkpoint(str(tmp_path), content(step))
+    for step, name in ((2, "config.json"), (3, "trainer_state.pt")):
+        file = tmp_path / f"checkpoints/step-{step:09d}" / name
+        file.write_bytes(bytes(file.stat().st_size))
+    discard_damaged(str(tmp_path))
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1]
+    file = tmp_path / "checkpoints/step-000000001/model.safetensors"
+    file.write_bytes(bytes(file.stat().st_size))
+    with pytest.raises(UserError, match="all damaged"):  # rather than begin anew in the same output
+        discard_damaged(str(tmp_path))
+    assert len(list_checkpoints(str(tmp_path))) == 1
+
+
+def test_retain_removes_what_crashes_left(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(str(tmp_path), content(step))
+    for step in (1, 3):
+        (tmp_path / f"checkpoints/step-{step:09d}/complete.json").unlink()
+    retain(str(tmp_path), 1)
+    left = {path.parent.name for path in (tmp_path / "checkpoints").rglob("*.*") if path.is_file()}
+    assert left == {"step-000000002", "step-000000003"}  # 3 may be in the making
 
 
 def test_retain_keeps_the_last_and_the_best(tmp_path: Path) -> None:

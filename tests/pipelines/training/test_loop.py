@@ -20,6 +20,7 @@ from pipelines.training.checkpoints import latest_checkpoint, list_checkpoints, 
 from pipelines.training.config import CheckpointConfig
 from pipelines.training.job import TrainJob
 from pipelines.training.loop import RankContext, TrainOutcome, train
+from pipelines.training.trainer import finished_outcome
 
 MakeJob = Callable[..., TrainJob]
 
@@ -81,7 +82,9 @@ def test_a_training_learns_and_says_what_it_did(
         assert math.isfinite(last[f"train/{name}"])
     assert {"dev/hidden/contrast_gap", "dev/hidden/effective_rank", "dev/loss/total"} <= last.keys()
     assert [step for step, _ in recorder.checkpoints] == [*range(5, outcome.step, 5), outcome.step]
-    assert outcome.stopped is None and not recorder.tags
+    assert outcome.stopped is None and not any(name.startswith("alarm") for name in recorder.tags)
+    assert recorder.tags["checkpoint.latest"] == outcome.checkpoint_uri
+    assert recorder.tags["checkpoint.best"] == outcome.best_uri
 
 
 @pytest.mark.parametrize("die_at", [8, 17])
@@ -198,6 +201,56 @@ def test_collapse_raises_the_alarm(make_job: MakeJob) -> None:
         recorder,
     )
     assert "alarm.dev.hidden.unit_std" in recorder.tags
+
+
+def test_a_kill_after_a_checkpoint_loses_no_metrics_and_the_tags_catch_up(make_job: MakeJob) -> None:
+    class DiesAtCheckpoint(Recorder):
+        def log_checkpoint(self, step: int, uri: str, metrics: Mapping[str, float], *, best: bool) -> None:
+            raise KeyboardInterrupt
+
+    job = make_job(max_steps=3, checkpoint=CheckpointConfig(every_steps=2))
+    first = DiesAtCheckpoint()
+    with pytest.raises(KeyboardInterrupt):
+        train(job, RankContext(), first)
+    (saved,) = list_checkpoints(job.config.output_uri)
+    assert saved.step == 2 and "dev/loss/total" in first.metrics[2]
+    again = DiesAtCheckpoint()
+    with pytest.raises(KeyboardInterrupt):
+        train(job, RankContext(), again)
+    assert again.tags["checkpoint.latest"] == again.tags["checkpoint.best"] == saved.uri
+
+
+@pytest.mark.parametrize("max_steps", [4, 8])
+def test_what_an_alarm_stopped_stays_stopped(make_job: MakeJob, max_steps: int) -> None:
+    alarms = AlarmConfig(min_unit_std=10.0, evaluations=2, stop=True)
+    changes = {"max_steps": max_steps, "checkpoint": CheckpointConfig(every_steps=2)}
+    outcome = train(make_job(alarms=alarms, **changes), RankContext(), Recorder())
+    assert outcome.stopped is not None and "unit_std at step 4" in outcome.stopped and outcome.step == 4
+    saved = latest_checkpoint(make_job(**changes).config.output_uri)
+    assert saved is not None and saved.step == 4 and saved.stopped == outcome.stopped
+    assert read_trainer_state(saved.uri)["alarms"]["dev/hidden/unit_std"] == 2
+    job = make_job(alarms=alarms, **changes)
+    recorder = Recorder()
+    again = train(job, RankContext(), recorder)
+    assert again.stopped == outcome.stopped and again.step == 4 and not recorder.metrics
+    finished = finished_outcome(job)
+    assert finished is not None and finished.stopped == outcome.stopped
+    job = make_job(alarms=replace(alarms, stop=False), **changes)
+    assert train(job, RankContext(), Recorder()).step == max_steps
+    finished = finished_outcome(job)
+    assert finished is not None and finished.stopped is None and finished.step == max_steps
+
+
+def test_a_damaged_checkpoint_is_left_out(make_job: MakeJob) -> None:
+    changes = {"max_steps": 6, "checkpoint": CheckpointConfig(every_steps=2, keep_last=3)}
+    outcome = train(make_job(**changes), RankContext(), Recorder())
+    expected = weights(outcome)
+    file = Path(str(outcome.checkpoint_uri)) / "trainer_state.pt"
+    file.write_bytes(bytes(file.stat().st_size))
+    recorder = Recorder()
+    again = train(make_job(**changes), RankContext(), recorder)
+    assert again.step == 6 and 6 in recorder.metrics and 4 not in recorder.metrics
+    assert all(torch.equal(value, expected[name]) for name, value in weights(again).items())
 
 
 def run_rank(rank: int, world_size: int, job: TrainJob, rendezvous: str, results: str) -> None:
