@@ -97,8 +97,11 @@ def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np
 def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER, FEATURES_FOLDER)) -> list[str]:
     """Delete what a killed run left and return the paths: tars that no catalog row names, temporary files.
 
+    With `staging` among the folders, staged rows whose tar is gone are dropped too: their segments are made again.
     Only for the one writer of the store, and for `staging` only while no write task is at work.
     """
+    if STAGING_FOLDER in folders:
+        _drop_rows_without_tar(store)
     shards = set(store.samples().filter(pl.col("state") == "live")["shard"])
     sets = {shard.rpartition("/")[0] for shard in shards}
     referenced = shards | set(store.staged()["tar"])
@@ -114,6 +117,19 @@ def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER,
     if swept:
         logger.info("swept %d orphaned files of an earlier run from %s", len(swept), store.uri)
     return swept
+
+
+def _drop_rows_without_tar(store: FeatureStore) -> None:
+    """One tar that is gone (a lost disk, a hand that tidied up) would otherwise stop every publish."""
+    staged = store.staged()
+    there = {f"{STAGING_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, STAGING_FOLDER))}
+    missing = sorted(set(staged["tar"]) - there)
+    if missing:
+        kept = staged.filter(pl.col("tar").is_in(list(there)))
+        number = staged.height - kept.height
+        text = "%d staged tars are gone from %s (e.g. %s): their %d segments are made again"
+        logger.warning(text, len(missing), store.uri, missing[0], number)
+        store.replace_staged(kept)
 
 
 def _add_item(writer: TarWriter, item: StagingItem) -> dict[str, Any]:

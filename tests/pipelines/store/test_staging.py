@@ -93,3 +93,19 @@ def test_the_sweep_takes_what_nothing_names_and_nothing_else(tmp_path):
         (tmp_path / path).write_bytes(b"x")
     assert sorted(sweep_orphans(world.store)) == sorted([orphan, extra, half, alone])
     assert tree(tmp_path, "staging") | tree(tmp_path) == kept
+
+
+def test_staged_rows_whose_tar_is_gone_are_dropped_and_made_again(tmp_path, caplog):
+    world = World(tmp_path)
+    world.add(*ids(4))
+    world.snapshot()
+    world.stage()
+    wanted, version = world.store.staged().height, world.store._table("staged").version()
+    gone = min(tree(tmp_path, "staging"))
+    (tmp_path / gone).unlink()
+    assert sweep_orphans(world.store) == []
+    assert f"1 staged tars are gone from {tmp_path} (e.g. {gone}): their 5 segments are made again" in caplog.text
+    assert world.store.staged().height == wanted - 5
+    assert world.store._table("staged").version() == version + 1
+    assert world.stage() == 5
+    assert world.publish().published == 4
