@@ -7,6 +7,7 @@ of the whole video); all others travel into the sample's json under "columns". W
 file's path below the folder (in a txt list its name) without the extension.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -14,6 +15,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
@@ -22,7 +24,7 @@ from hvlm.config import Config, require
 from hvlm.data.activitynet import Annotations, Reconciliation, VideoAnnotation, read_annotations, reconcile
 from hvlm.data.keys import video_key
 from hvlm.data.splits import SPLITS, SplitConfig, assign_split
-from hvlm.errors import Reason, UserError
+from hvlm.errors import Reason, UserError, VideoError
 from infra import storage
 from pipelines.store.fingerprint import canonical_json
 from pipelines.store.folders import find_files, is_hidden
@@ -86,12 +88,13 @@ class SourceConfig(Config):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the source before checks. `info` is fsspec's; None where the file is missing."""
+    """One line of the source before checks. `info` is fsspec's; None where there is no file, `failure` may say why."""
 
     video_id: str
     uri: str
     info: dict[str, Any] | None
     columns: dict[str, Any]
+    failure: VideoError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +169,8 @@ def build_listing(
                 sorted(entry.uri for entry in same_id)[:5]
             )
             rejected += [_rejection(entry, Reason.DUPLICATE_ID, message) for entry in same_id]
-        elif same_id[0].info is None:
-            rejected.append(_rejection(same_id[0], Reason.STORAGE_PERMANENT, "no such file"))
+        elif (failure := _missing(same_id[0])) is not None:
+            rejected.append(_rejection(same_id[0], failure.reason, failure.message, failure.permanent))
         else:
             rows.append(_listing_row(same_id[0], annotations, hash_kind))
     if num_lines != len(rows) + len(rejected) + num_collapsed:
@@ -221,8 +224,8 @@ def stamp_of(info: dict[str, Any]) -> str:
 
 def _list_entries(config: SourceConfig) -> list[Entry]:
     uri = storage.absolute_uri(config.uri)
-    if not glob.has_magic(uri) and uri.lower().endswith(_LIST_EXTENSIONS):
-        return _list_file(uri)
+    if uri.lower().endswith(_LIST_EXTENSIONS) and (not glob.has_magic(uri) or storage.exists(uri)):
+        return _list_file(uri)  # a list may be called "videos [v2].csv"
     entries = list_folder_or_glob(uri, config.extensions, config.video_id)
     if not entries:
         expected = f"files ending in {', '.join(config.extensions)}"
@@ -236,10 +239,9 @@ def _list_entries(config: SourceConfig) -> list[Entry]:
 
 
 def _list_file(uri: str) -> list[Entry]:
-    fs, path = storage.filesystem(uri)
-    if not fs.exists(path):
-        raise UserError(what="source.uri", got=uri, expected="an existing list", do="check the path")
     try:
+        if not storage.exists(uri):
+            raise UserError(what="source.uri", got=uri, expected="an existing list", do="check the path")
         rows = _read_list(uri)
     except PermissionError as error:
         raise UserError(
@@ -255,19 +257,23 @@ def _list_file(uri: str) -> list[Entry]:
         infos = list(pool.map(_info, uris))
     columns = ({name: value for name, value in row.items() if name not in ("video_id", "uri")} for row in rows)
     return [
-        Entry(row["video_id"], full, info, rest)
-        for row, full, info, rest in zip(rows, uris, infos, columns, strict=True)
+        Entry(row["video_id"], full, info, rest, failure)
+        for row, full, (info, failure), rest in zip(rows, uris, infos, columns, strict=True)
     ]
 
 
 def _read_list(uri: str) -> list[dict[str, Any]]:
     with storage.local_copy(uri) as path:
         if uri.lower().endswith(".txt"):
-            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            lines = (line.strip() for line in _text(path, uri).splitlines())
             return [{"video_id": _stem(line), "uri": line} for line in lines if line and not line.startswith("#")]
         try:
             # Every csv column is read as text: an id like 007 must keep its zeros.
-            frame = pl.read_csv(path, infer_schema_length=0) if uri.lower().endswith(".csv") else pl.read_parquet(path)
+            frame = (
+                pl.read_csv(path, infer_schema_length=0, glob=False)
+                if uri.lower().endswith(".csv")
+                else pl.read_parquet(path, glob=False)
+            )
         except pl.exceptions.NoDataError:
             return []
         except pl.exceptions.PolarsError as error:
@@ -292,13 +298,36 @@ def _read_list(uri: str) -> list[dict[str, Any]]:
     return frame.with_columns(pl.col("video_id", "uri").cast(pl.String)).to_dicts()
 
 
-def _info(uri: str) -> dict[str, Any] | None:
+def _text(path: Path, uri: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark before the first line
+    except UnicodeDecodeError as error:
+        do = "save it as UTF-8 (iconv -f latin1 -t utf-8)"
+        raise UserError(what=f"list {uri}", got=str(error), expected="UTF-8 text", do=do) from error
+
+
+def _info(uri: str) -> tuple[dict[str, Any] | None, VideoError | None]:
+    """Return the file's description, or why there is none: one odd line never ends the job."""
     fs, path = storage.filesystem(uri)
     try:
         info: dict[str, Any] = fs.info(path)
-    except FileNotFoundError:
-        return None
-    return info if info["type"] == "file" else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None, None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        for_good = isinstance(error, PermissionError | ValueError) or error.errno == errno.ENAMETOOLONG
+        reason = Reason.STORAGE_PERMANENT if for_good else Reason.STORAGE_TRANSIENT
+        return None, VideoError(reason, str(error), permanent=for_good)
+    return (info if info["type"] == "file" else None), None
+
+
+def _missing(entry: Entry) -> VideoError | None:
+    if entry.failure is not None:
+        return entry.failure
+    if entry.info is None:
+        return VideoError(Reason.STORAGE_PERMANENT, "no such file")
+    if entry.info.get("size") is None:
+        return VideoError(Reason.STORAGE_PERMANENT, "its storage does not say how long it is; copy it to another")
+    return None
 
 
 def _listing_row(entry: Entry, annotations: Annotations | None, hash_kind: str) -> tuple[Any, ...]:
@@ -312,7 +341,11 @@ def _listing_row(entry: Entry, annotations: Annotations | None, hash_kind: str) 
 
 def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
     found = (annotations.find(entry.video_id) if annotations else None) or VideoAnnotation()
-    columns = entry.columns
+    columns = _plain(entry.columns)
+    for name in ("subset", "split", "summary", "caption"):
+        if not isinstance(columns.get(name), str | None):
+            what = f"{name} of video '{entry.video_id}'"
+            raise UserError(what=what, got=columns[name], expected="a text", do="make the list's column one of texts")
     split, subset = columns.get("split"), columns.get("subset") or found.subset
     if split is not None and split not in SPLITS:
         raise UserError(
@@ -331,15 +364,14 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
         "annotations": found.annotations,
         "captions": found.captions + ([{"text": caption, "segment": None}] if caption else []),
         "summary": columns.get("summary") or found.summary,
-        "columns": _plain(
-            {name: value for name, value in columns.items() if name not in _KNOWN_COLUMNS and value is not None}
-        ),
+        "columns": {name: value for name, value in columns.items() if name not in _KNOWN_COLUMNS and value is not None},
     }
 
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:
-    """Dates and other values that JSON lacks become text."""
-    plain: dict[str, Any] = json.loads(json.dumps(columns, default=str))
+    """Dates and other values that JSON lacks become text, NaN (pandas' empty cell) becomes None."""
+    text = json.dumps(columns, default=str)
+    plain: dict[str, Any] = json.loads(text, parse_constant=lambda name: None if name == "NaN" else name)
     return plain
 
 
@@ -350,7 +382,7 @@ def _is_storable(entry: Entry) -> bool:
         return False
 
 
-def _rejection(entry: Entry, reason: Reason, message: str) -> dict[str, Any]:
+def _rejection(entry: Entry, reason: Reason, message: str, permanent: bool = True) -> dict[str, Any]:
     clean: Callable[[str], str] = lambda text: text.encode("utf-8", "backslashreplace").decode("utf-8")  # noqa: E731
     return {
         "video_id": clean(entry.video_id),
@@ -358,7 +390,7 @@ def _rejection(entry: Entry, reason: Reason, message: str) -> dict[str, Any]:
         "stage": "list",
         "reason": str(reason),
         "message": message,
-        "permanent": True,
+        "permanent": permanent,
     }
 
 

@@ -5,6 +5,7 @@ from datetime import date
 import fsspec
 import polars as pl
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from hvlm.errors import UserError
 from infra import storage
@@ -167,6 +168,62 @@ def test_missing_annotations_are_a_user_error(tmp_path):
     put(tmp_path, "a.mp4")
     with pytest.raises(UserError, match="annotations_uri"):
         listing(tmp_path, annotations_uri=str(tmp_path / "none.json"))
+
+
+def test_lists_and_folders_with_brackets_in_their_names(tmp_path):
+    put(tmp_path, "talks [2024]/a.mp4")
+    folder = tmp_path / "talks [2024]"
+    (folder / "list [v2].csv").write_text("video_id,uri\na,a.mp4\n")
+    assert found(listing(folder / "list [v2].csv")) == found(listing(folder)) == {"a": f"{folder}/a.mp4"}
+
+
+def test_nan_is_an_empty_cell_and_infinity_is_text(tmp_path):
+    put(tmp_path, "a.mp4")
+    nan = float("nan")
+    columns = {"score": [nan], "top": [float("inf")], "marks": [[1.0, nan]], "subset": [nan], "caption": [nan]}
+    pl.DataFrame({"video_id": ["a"], "uri": ["a.mp4"]} | columns).write_parquet(tmp_path / "list.parquet")
+    values = metadata(listing(tmp_path / "list.parquet"), "a")
+    assert values["columns"] == {"top": "Infinity", "marks": [1.0, None]}
+    assert (values["subset"], values["captions"]) == (None, [])
+
+
+@pytest.mark.parametrize("name", ["subset", "split", "summary", "caption"])
+def test_numbers_where_texts_belong_are_a_user_error(tmp_path, name):
+    put(tmp_path, "a.mp4")
+    pl.DataFrame({"video_id": ["a"], "uri": ["a.mp4"], name: [3]}).write_parquet(tmp_path / "list.parquet")
+    with pytest.raises(UserError, match=f"{name} of video 'a': got 3; expected a text"):
+        listing(tmp_path / "list.parquet")
+
+
+def test_text_lists_may_begin_with_a_mark_and_must_be_utf8(tmp_path):
+    put(tmp_path, "a.mp4", "é.mp4")
+    (tmp_path / "list.txt").write_bytes("\ufeffé.mp4\r\na.mp4\r\n".encode())
+    assert set(found(listing(tmp_path / "list.txt"))) == {"é", "a"}
+    (tmp_path / "list.txt").write_bytes("é.mp4\n".encode("latin-1"))
+    with pytest.raises(UserError, match="expected UTF-8 text"):
+        listing(tmp_path / "list.txt")
+
+
+def test_lines_that_cannot_be_looked_at_are_rejected_one_by_one(tmp_path, monkeypatch):
+    put(tmp_path, "a.mp4", "denied.mp4", "slow.mp4", "endless.mp4")
+    names = ["a.mp4", "a.mp4/b.mp4", "x" * 300 + ".mp4", "denied.mp4", "slow.mp4", "endless.mp4", "nul\0.mp4"]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    info = LocalFileSystem.info
+    errors = {"denied.mp4": PermissionError(13, "Permission denied"), "slow.mp4": OSError(5, "I/O error")}
+
+    def looking(fs, path, **options):
+        name = os.path.basename(str(path))
+        if name in errors:
+            raise errors[name]
+        return info(fs, path, **options) | ({"size": None} if name == "endless.mp4" else {})
+
+    monkeypatch.setattr(LocalFileSystem, "info", looking)
+    result = listing(tmp_path / "list.txt")
+    assert set(found(result)) == {"a"}
+    causes = {row["video_id"][:8]: (row["reason"], row["permanent"]) for row in result.rejected}
+    denied = ("storage_permanent", True)
+    assert causes.pop("slow") == ("storage_transient", False)
+    assert causes == dict.fromkeys(["b", "xxxxxxxx", "denied", "endless", "nul\0"], denied)
 
 
 def test_the_stamp_is_the_etag_or_the_time():
