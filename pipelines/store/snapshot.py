@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hvlm.errors import VideoError
+from hvlm.errors import Reason, VideoError
 from hvlm.video.index import probe_video
 from infra import storage
 from pipelines.store.catalog import FeatureStore
@@ -105,6 +105,10 @@ def identify(row: Mapping[str, Any]) -> dict[str, Any]:
         result["failure"] = _failure(error)
     except (OSError, EOFError) as error:
         result["failure"] = _failure(storage.unreadable(error, row["uri"]))
+    except Exception as error:
+        # Every remote storage library has exceptions of its own (credentials, throttling); none may end the job.
+        message = f"cannot read {row['uri']}: {type(error).__name__}: {error}"
+        result["failure"] = _failure(VideoError(Reason.STORAGE_TRANSIENT, message, permanent=False))
     return result
 
 

@@ -33,7 +33,9 @@ def store(tmp_path):
 
 def take(store, folder, reads=None, **options):
     """Take a snapshot; `reads` collects the ids of the files that were read."""
-    diff = diff_listing(list_source(SourceConfig(uri=str(folder), **options)), store.videos())
+    # By name: a file that moves to another folder keeps its id.
+    source = SourceConfig(uri=str(folder), video_id="stem", **options)
+    diff = diff_listing(list_source(source), store.videos())
     if reads is not None:
         reads += diff.to_hash["video_id"].to_list()
     return apply_snapshot(store, diff, [identify(row) for row in diff.to_hash.to_dicts()])
@@ -143,6 +145,7 @@ def test_a_file_that_is_no_video_is_recorded_once_and_not_read_again(store, fold
     [
         (PermissionError(13, "Permission denied"), "storage_permanent", True),
         (OSError(5, "I/O error"), "storage_transient", False),
+        (RuntimeError("NoCredentials"), "storage_transient", False),
     ],
 )
 def test_a_file_that_cannot_be_read_keeps_its_old_row_and_is_tried_again(
