@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from hvlm.errors import Reason, UserError, VideoError
 
 TEMP_MARK = ".tmp-"
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
 
 
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
@@ -36,7 +36,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
         fs, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
         scheme = urlsplit(uri).scheme
-        fix = f"pip install 'hvlm[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else "check the scheme"
+        fix = f"pip install {_DRIVERS[scheme]}" if scheme in _DRIVERS else "check the scheme"
         raise UserError(what="storage URI", got=uri, expected="a scheme with an installed driver", do=fix) from error
     return fs, path
 
@@ -48,7 +48,9 @@ def is_local(uri: str) -> bool:
 
 def local_path(uri: str) -> str:
     """Return the absolute path of a local URI."""
-    path = unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    path = uri
+    if uri.startswith("file://"):  # no urlsplit: it would cut a name at # or ?
+        path = unquote(uri.removeprefix("file://").removeprefix("localhost"))
     return os.path.abspath(os.path.expanduser(path))
 
 

@@ -136,7 +136,7 @@ class FeatureReader:
         """
         try:
             if self._hdf5 is not None:
-                return _numbers(self._hdf5[uri.partition("#")[2]][()], uri)
+                return _numbers(self._hdf5[uri.removeprefix(f"{self._uri}#")][()], uri)
             with storage.local_copy(uri) as path:
                 return _numbers(_load(path, self._config.npz_key), uri)
         except FileNotFoundError as error:

@@ -76,6 +76,8 @@ def test_relative_paths_become_absolute_and_remote_ones_stay(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     assert storage.absolute_uri("runs/store") == str(tmp_path / "runs/store")
     assert storage.absolute_uri(f"file://{tmp_path}/a%20b") == f"{tmp_path}/a b"
+    assert storage.absolute_uri(f"file://{tmp_path}/take #1?.mp4") == f"{tmp_path}/take #1?.mp4"
+    assert storage.absolute_uri("file://localhost/data/a") == "/data/a"
     assert storage.absolute_uri("s3://bucket/a/") == "s3://bucket/a"
     assert storage.join("s3://bucket/a/", "/b", "c/") == "s3://bucket/a/b/c"
 
@@ -85,7 +87,7 @@ def test_a_missing_driver_says_what_to_install(monkeypatch):
         raise ImportError("Install s3fs")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", no_driver)
-    with pytest.raises(UserError, match=r"hvlm\[s3\]"):
+    with pytest.raises(UserError, match="pip install s3fs"):
         storage.filesystem("s3://bucket/a")
 
 

@@ -127,13 +127,13 @@ def test_a_doubtful_stride_is_reported(folder):
 
 
 def test_one_hdf5_file(folder):
-    path = folder.parent / "all.hdf5"
+    path = folder.parent / "take #1.hdf5"
     with h5py.File(path, "w") as file:
         for index in range(4):
-            file.create_dataset(f"v{index}", data=array(index))
+            file.create_dataset(f"v#{index}", data=array(index))
     wanted = config(path)
     assert import_features(wanted).published.published == 4
-    assert (samples(wanted)["v3"][0] == array(3).astype(np.float16)).all()
+    assert (samples(wanted)["v#3"][0] == array(3).astype(np.float16)).all()
     assert import_features(wanted).published.published == 0
 
 
