@@ -132,7 +132,7 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
     try:
         with tracking_errors(tracker.uri):
             _record(job, tracker, manifest, num_samples)
-    except BaseException:
+    except (UserError, OSError, KeyboardInterrupt):
         with suppress(MlflowException):  # the first error is the one to tell
             tracker.finish("FAILED")
         raise
