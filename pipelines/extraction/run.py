@@ -127,6 +127,7 @@ class _Run:
 
     def snapshot(self) -> SnapshotSummary:
         """Read the source's listing; hash and probe what is new or changed, as Ray tasks."""
+        claim_source(self.store, "videos", self.config.source.uri, self.config.source.replace)
         diff = diff_listing(self.listing, self.store.videos())
         rows = diff.to_hash.to_dicts()
         batches = [rows[start : start + _IDENTIFY_BATCH] for start in range(0, len(rows), _IDENTIFY_BATCH)]

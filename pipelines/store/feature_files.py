@@ -68,6 +68,7 @@ class ImportConfig(Config):
         npz_key: which array of an .npz file; null when each holds one.
         video_id: "stem" = file name without extension; "path" = path below the folder. Datasets of an HDF5 file: last
             part or whole name.
+        replace_source: let these features take the place of the source that the store has followed; refused otherwise.
         max_listed: ids that are printed of each list.
     """
 
@@ -77,6 +78,7 @@ class ImportConfig(Config):
     annotations_uri: str | None = None
     npz_key: str | None = None
     video_id: Literal["stem", "path"] = "stem"
+    replace_source: bool = False
     publish: PublishConfig = field(default_factory=PublishConfig)
     max_listed: int = 10
 

@@ -15,6 +15,7 @@ import numpy as np
 from hvlm.data.activitynet import Reconciliation
 from hvlm.errors import UserError, VideoError
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.claim import claim_source
 from pipelines.store.feature_files import FeatureFormat, FeatureReader, ImportConfig, check_features
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.plan import make_plan
@@ -54,11 +55,13 @@ def import_features(config: ImportConfig) -> ImportReport:
     """Bring the store up to date with the feature files; run again, it reads only what changed.
 
     Raises:
-        UserError: source or annotations wrong, or every array has another dimension than the config says.
+        UserError: source or annotations wrong, the store follows another source, or every array has another dimension
+            than the config says.
     """
     reader = FeatureReader(config)
     listing = reader.listing()
     store = FeatureStore.open(config.store_uri, create=True)
+    claim_source(store, "features", config.features_uri, config.replace_source)
     sweep_orphans(store)
     run_id = f"import-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     diff = diff_listing(listing, store.videos())

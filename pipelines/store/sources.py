@@ -60,6 +60,8 @@ class SourceConfig(Config):
         extensions: which files of a folder are videos.
         video_id: what names a file of a folder or glob: "path" = its path below the folder without extension, so that
             files of equal names in two folders stay two videos; "stem" = its name without extension.
+        replace: let this source take the place of the one that the store has followed: the videos of that one that are
+            not here too are tombstoned. Refused otherwise.
     """
 
     uri: str
@@ -67,6 +69,7 @@ class SourceConfig(Config):
     content_hash: Literal["sampled", "full"] = "sampled"
     extensions: tuple[str, ...] = VIDEO_EXTENSIONS
     video_id: Literal["stem", "path"] = "path"
+    replace: bool = False
 
     def __post_init__(self) -> None:
         require(

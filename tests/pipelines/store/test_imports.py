@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import h5py
@@ -144,3 +145,13 @@ def test_new_annotations_relabel_without_reading_the_features(folder, monkeypatc
     report = import_features(config(folder, annotations))
     assert (report.snapshot.relabelled, report.published.published) == (1, 1)
     assert samples(config(folder))["v_00000000004"][1].summary == "a raft"
+
+
+def test_another_source_is_refused_before_it_takes_the_first_ones_videos_down(folder):
+    import_features(config(folder))
+    other = folder.rename(folder.parent / "moved")
+    with pytest.raises(UserError, match="replace_source: true"):
+        import_features(config(other))
+    assert len(samples(config(other))) == 6
+    report = import_features(dataclasses.replace(config(other), replace_source=True))
+    assert (report.snapshot.renamed, report.snapshot.tombstoned) == (6, 0)
