@@ -30,6 +30,7 @@ from pipelines.extraction.staging_stage import StagedEncoder, Stager
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.claim import claim_source
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
