@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from hvlm.errors import VideoError
+from hvlm.errors import Reason, VideoError
 from hvlm.video.decoding import BackendName, decode_views
 from hvlm.video.index import VideoIndex, scan_video
 from hvlm.video.sampling import sample_frames
@@ -44,6 +44,11 @@ class Decoder:
             yield self._failed(identity, error)
         except OSError as error:
             yield self._failed(identity, storage.unreadable(error, work["uri"]))
+        except Exception as error:  # decoders and remote storage libraries have exceptions of their own
+            local = storage.is_local(work["uri"])
+            reason = Reason.UNREADABLE if local else Reason.STORAGE_TRANSIENT
+            message = f"{work['uri']}: {type(error).__name__}: {error}"
+            yield self._failed(identity, VideoError(reason, message, permanent=local))
 
     def _failed(self, identity: dict[str, Any], error: VideoError) -> pa.Table:
         return row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})

@@ -76,7 +76,9 @@ def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
             "dtype": "float16",
             "feature_schema": FEATURE_SCHEMA,
         }
-        columns[name] = EncoderColumn(fingerprint=fingerprint(identity), dim=described.dim, identity=identity)
+        columns[name] = EncoderColumn(
+            fingerprint=fingerprint(identity), dim=described.dim, identity=identity, label=described.label
+        )
     return columns
 
 

@@ -25,6 +25,8 @@ import torch
 
 from hvlm.encoders.clip import ClipConfig
 from hvlm.encoders.registry import describe_encoder, load_encoder
+from hvlm.synthetic.dataset import RenderConfig, render_world
+from hvlm.synthetic.world import WorldConfig
 from hvlm.video.decoding import decode_views
 from hvlm.video.index import scan_video
 from hvlm.video.sampling import SamplingConfig
@@ -47,14 +49,15 @@ PLAYABLE = (
 FPS = 1.0
 
 
-def make_folder(root: Path, rendered: Path, copies: int) -> Path:
-    """Return a folder with `copies` hard copies of each playable real video and of up to 6 rendered ones."""
+def make_folder(root: Path, copies: int) -> Path:
+    """Return a folder with `copies` of each playable real video (where they are at hand) and of 6 rendered ones."""
     folder = root / f"videos-{copies}"
     folder.mkdir()
     shared = Path(__file__).parents[3] / "shared" / "videos"
-    sources = [shared / name for name in PLAYABLE if (shared / name).exists()] + sorted(rendered.glob("*.mp4"))[:6]
-    if not sources:
-        raise SystemExit("no videos: render some with `python -m jobs.render --config jobs/configs/render_smoke.yaml`")
+    world = WorldConfig(num_videos=6, num_families=1, min_duration_s=20.0, max_duration_s=30.0)
+    render_world(RenderConfig(output_path=str(root / "rendered"), world=world, bad_files=False))
+    sources = [shared / name for name in PLAYABLE if (shared / name).exists()]
+    sources += sorted((root / "rendered" / "videos").iterdir())
     for source in sources:
         for copy in range(copies):
             shutil.copy(source, folder / f"{source.stem}-{copy:04d}{source.suffix}")
@@ -145,8 +148,7 @@ def time_plain(folder: Path, root: Path, clip: ClipConfig) -> tuple[float, int]:
 def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of one regime; each is measured `options.rounds` times in turn, medians are reported."""
     root = Path(tempfile.mkdtemp(prefix="hvlm-bench-"))
-    rendered = Path(options.rendered)
-    folder, single = make_folder(root, rendered, copies), root / "single"
+    folder, single = make_folder(root, copies), root / "single"
     single.mkdir()
     shortest = min(folder.iterdir(), key=lambda path: path.stat().st_size)
     shutil.copy(shortest, single)
@@ -190,12 +192,11 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--backend", default="pyav", choices=("pyav", "decord"))
-    parser.add_argument("--rendered", default="runs/smoke/videos", help="folder with rendered videos to mix in")
     parser.add_argument(
-        "--copies", type=int, nargs=2, default=(3, 40), help="copies of each video: encoder-bound, decode-bound"
+        "--copies", type=int, nargs=2, default=(6, 92), help="copies of each video: encoder-bound, decode-bound"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.cores)

@@ -1,9 +1,11 @@
 """Ray tasks: every result once, the function's own exception by its type."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from hvlm.errors import UserError
-from pipelines.ray_tasks import run_tasks
+from pipelines.ray_tasks import own_errors, run_tasks
 
 
 def square(number: int) -> int:
@@ -22,3 +24,19 @@ def test_every_input_gives_one_result(ray_cluster: None) -> None:
 def test_the_functions_own_error_comes_through(ray_cluster: None) -> None:
     with pytest.raises(UserError, match="number: got 1"):
         list(run_tasks(refuse, [1]))
+
+
+def test_an_error_of_ours_is_found_behind_others() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        try:
+            refuse(2)
+        except UserError as error:
+            raise RuntimeError("wrapped") from error
+
+    results = own_errors(failing())
+    assert next(results) == 1
+    with pytest.raises(UserError, match="number: got 2"):
+        next(results)
+    with pytest.raises(ZeroDivisionError):
+        list(own_errors(1 // n for n in (0,)))

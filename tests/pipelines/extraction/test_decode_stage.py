@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from hvlm.errors import Reason
 from hvlm.video.sampling import SamplingConfig
@@ -68,3 +69,13 @@ def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
         failure = Failure.from_json(table.column(ERROR)[0].as_py())
         assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
         assert table.column("video_id")[0].as_py() == "v"
+
+
+def test_an_error_that_no_one_expected_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise IndexError("out of the decoder's bounds")
+
+    monkeypatch.setattr("pipelines.extraction.decode_stage.decode_views", fail)
+    (table,) = DECODER(work(write_video(tmp_path / "v.mp4"), a=[], b=[]))
+    failure = Failure.from_json(table.column(ERROR)[0].as_py())
+    assert failure.permanent and "IndexError: out of the decoder's bounds" in failure.message
