@@ -6,6 +6,7 @@ deleted. A kill before (2) leaves files that the next publish writes again with 
 (2) leaves (3) and (4) to the next publish.
 """
 
+import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -58,15 +59,24 @@ class PublishConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderColumn:
-    """One encoder of the configuration: what its features are. `identity` is what the fingerprint was made of."""
+    """One encoder of the configuration: what its features are.
+
+    Args:
+        fingerprint: of `identity`.
+        identity: what the fingerprint was made of.
+        label: the model in words, for people; by default made from the identity.
+    """
 
     fingerprint: str
     dim: int
     identity: Mapping[str, Any]
+    label: str = ""
 
     @property
     def extractor(self) -> str:
-        """The model in words: the identity's "extractor", else its kind and model."""
+        """The model in words: the label, else the identity's "extractor", else its kind and model."""
+        if self.label:
+            return self.label
         parts = (self.identity.get(name) for name in ("kind", "model", "pretrained", "layer"))
         return str(self.identity.get("extractor") or " ".join(str(part) for part in parts if part) or "unknown")
 
@@ -222,13 +232,19 @@ def _describe_encoders(store: FeatureStore, encoders: Mapping[str, EncoderColumn
         content = canonical_json(values).encode("utf-8") + b"\n"
         if not storage.exists(uri):
             storage.atomic_write(uri, content)
-        elif storage.read_bytes(uri) != content:
+        elif not _is_same_encoder(storage.read_bytes(uri), content):
             raise UserError(
                 what=uri,
                 got="another encoder with the same first 8 digits of the fingerprint, or another dimension",
                 expected=f"the encoder '{name}' with fingerprint {column.fingerprint} and dimension {column.dim}",
                 do="give the encoder another name",
             )
+
+
+def _is_same_encoder(stored: bytes, wanted: bytes) -> bool:
+    """The words for people may change (a renamed weights file): what counts is all else."""
+    one, other = (json.loads(content) | {"extractor": ""} for content in (stored, wanted))
+    return bool(one == other)
 
 
 def _have_samples(samples: pl.DataFrame, fingerprints: Mapping[str, str]) -> bool:

@@ -333,6 +333,20 @@ def test_a_prefix_shared_by_two_fingerprints_is_refused(world):
         world.run({"clip": twin})
 
 
+def test_a_label_wins_and_a_new_one_is_the_same_encoder(world):
+    plain = BOTH["clip"]
+    assert plain.extractor == "clip tiny-0"
+    named = dataclasses.replace(plain, label="ViT-B-32, laion2b")
+    assert named.extractor == "ViT-B-32, laion2b"
+    world.add(*ids(4))
+    world.run()
+    world.add("late")
+    assert world.run({**BOTH, "clip": named}).published == 1
+    manifest = open_manifest(str(world.root))
+    row = next(row for row in manifest.rows("clip").to_dicts() if row["video_id"] == "late")
+    assert read_sample(str(world.root), row)[1].extractor == "ViT-B-32, laion2b"
+
+
 def test_features_of_another_dimension_stop_the_publish(world):
     world.add("a")
     world.snapshot()
