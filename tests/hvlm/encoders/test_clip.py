@@ -5,12 +5,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from hvlm.video.sampling import SamplingConfig
 from PIL import Image
 
 from hvlm.encoders.clip import ClipConfig, describe_clip, load_clip
 from hvlm.encoders.clip_model import build_model, read_spec
 from hvlm.errors import UserError
+from hvlm.video.sampling import SamplingConfig
 
 TINY = "jobs/configs/models/tiny_clip.json"
 
