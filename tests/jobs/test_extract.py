@@ -53,3 +53,13 @@ def test_a_source_without_videos_is_the_users_mistake(
         assert guarded(lambda job=job: job(config(tmp_path))) == 2  # type: ignore[misc]
         error = capsys.readouterr().err
         assert message in error and "expected" in error
+
+
+def test_a_source_of_bad_videos_alone_fails_the_job_and_fails_it_again(
+    ray_cluster: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"not a video")
+    for _ in range(2):
+        assert guarded(lambda: extract.job(config(tmp_path))) == 1
+        assert "none of 1 videos could be extracted" in capsys.readouterr().err
