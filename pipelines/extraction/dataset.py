@@ -17,11 +17,12 @@ from pipelines.extraction.config import EncoderConfig, ExtractResources
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import EncodeStage
 from pipelines.extraction.resources import EncoderPool
-from pipelines.extraction.staging_stage import Stager
-from pipelines.extraction.work import rows_per_block
+from pipelines.extraction.staging_stage import StagedEncoder, Stager
+from pipelines.extraction.work import work_blocks
 
 # Blocks of tens of MB: small enough that decode streams into encode, large enough that tasks are few.
 BLOCK_BYTES = 32 * 2**20
+CPUS_PER_STAGER = 8  # one writer of features keeps up with many decoders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,9 @@ class Stages:
 
     decoder: Decoder
     encoders: dict[str, EncoderConfig]
-    stager: Stager
+    store_uri: str
+    run_id: str
+    staged: dict[str, StagedEncoder]
     pool: EncoderPool
     resources: ExtractResources
 
@@ -43,8 +46,8 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     resources = stages.resources
-    per_block = rows_per_block(work.num_rows, ray.cluster_resources().get("CPU", 1))
-    dataset = ray.data.from_arrow([work.slice(i, per_block) for i in range(0, work.num_rows, per_block)])
+    num_cpus = ray.cluster_resources().get("CPU", 1.0)
+    dataset = ray.data.from_arrow(work_blocks(work, num_cpus))
     # 1:N, CPU tasks. A whole CPU each: decoding is the CPU-bound part.
     dataset = dataset.map_batches(
         stages.decoder, batch_size=1, batch_format="pyarrow", zero_copy_batch=True, num_cpus=resources.decode_num_cpus
@@ -62,7 +65,14 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
             num_cpus=stages.pool.num_cpus,
             num_gpus=stages.pool.num_gpus,
         )
-    # N:1 file, light tasks (features are small): no CPU reserved, so that decoding keeps every core.
+    # N:1 file, light (features are small): no CPU reserved, so that decoding keeps every core; actors, because tasks
+    # that reserve none make Ray start and end processes all the time, and each imports for seconds.
     return dataset.map_batches(
-        stages.stager, batch_size=resources.segments_per_tar, batch_format="pyarrow", zero_copy_batch=True, num_cpus=0
+        Stager,
+        fn_constructor_kwargs={"store_uri": stages.store_uri, "run_id": stages.run_id, "encoders": stages.staged},
+        batch_size=resources.segments_per_tar,
+        batch_format="pyarrow",
+        zero_copy_batch=True,
+        compute=ActorPoolStrategy(min_size=1, max_size=max(1, int(num_cpus) // CPUS_PER_STAGER)),
+        num_cpus=0,
     )

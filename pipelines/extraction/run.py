@@ -26,7 +26,7 @@ from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.ledger import Ledger
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.resources import encoder_pool
-from pipelines.extraction.staging_stage import StagedEncoder, Stager
+from pipelines.extraction.staging_stage import StagedEncoder
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
@@ -240,14 +240,12 @@ class _Run:
                 views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
             ),
             encoders=config.encoders,
-            stager=Stager(
-                store_uri=self.store.uri,
-                run_id=self.run_id,
-                encoders={
-                    name: StagedEncoder(fingerprint=column.fingerprint, layout=layout, dim=column.dim)
-                    for name, column in self.columns.items()
-                },
-            ),
+            store_uri=self.store.uri,
+            run_id=self.run_id,
+            staged={
+                name: StagedEncoder(fingerprint=column.fingerprint, layout=layout, dim=column.dim)
+                for name, column in self.columns.items()
+            },
             pool=pool,
             resources=config.resources,
         )

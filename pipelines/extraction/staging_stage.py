@@ -27,7 +27,7 @@ class StagedEncoder:
     dim: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(kw_only=True)  # neither frozen nor with slots: Ray Data makes a subclass of it
 class Stager:
     """The staging stage's settings; calling it on a batch writes its tar and returns the outcomes."""
 

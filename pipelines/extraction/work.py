@@ -1,6 +1,7 @@
 """From the plan to work rows: what the decode stage gets, and in which order."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -8,6 +9,10 @@ import pyarrow as pa
 
 # One work row's share of a long video: scanning the file once per 8 segments costs little, and 3 h still spread widely.
 SEGMENTS_PER_ROW = 8
+# A decode task's share: long enough that the gap before the next task does not show, short enough to spread evenly.
+BLOCK_SECONDS = 1800.0
+MAX_BLOCK_ROWS = 64
+_BLOCKS_PER_CPU = 8
 
 WORK_SCHEMA = pa.schema(
     [
@@ -17,6 +22,7 @@ WORK_SCHEMA = pa.schema(
         ("content_hash", pa.string()),
         ("part", pa.int64()),
         ("num_parts", pa.int64()),
+        ("seconds", pa.float64()),
         ("needs", pa.list_(pa.struct([("encoder", pa.string()), ("staged_segments", pa.list_(pa.int64()))]))),
     ]
 )
@@ -30,13 +36,22 @@ def work_table(todo: pl.DataFrame, segment_s: float) -> pa.Table:
     """
     rows: list[dict[str, Any]] = []
     for video in todo.sort(["duration_s", "video_id"], descending=[True, False], nulls_last=True).iter_rows(named=True):
-        segments = (video["duration_s"] or 0.0) / segment_s
-        num_parts = max(1, math.ceil(segments / SEGMENTS_PER_ROW))
+        duration_s = video["duration_s"] or 0.0
+        num_parts = max(1, math.ceil(duration_s / segment_s / SEGMENTS_PER_ROW))
         shared = {name: video[name] for name in ("video_id", "key", "uri", "content_hash", "needs")}
-        rows += [{**shared, "part": part, "num_parts": num_parts} for part in range(num_parts)]
+        shared |= {"num_parts": num_parts, "seconds": duration_s / num_parts}
+        rows += [{**shared, "part": part} for part in range(num_parts)]
     return pa.Table.from_pylist(rows, schema=WORK_SCHEMA)
 
 
-def rows_per_block(num_rows: int, num_cpus: float) -> int:
-    """Return how many work rows one decode task takes: 1 for few videos, up to 16 when there are many per core."""
-    return max(1, min(16, int(num_rows / (8 * max(1.0, num_cpus)))))
+def work_blocks(work: pa.Table, num_cpus: float) -> list[pa.Table]:
+    """Return the work rows cut into blocks, a decode task each: by seconds of video, several blocks for every core."""
+    seconds = work.column("seconds").to_pylist()
+    wanted = min(BLOCK_SECONDS, sum(seconds) / (_BLOCKS_PER_CPU * max(1.0, num_cpus)))
+    ends, held = [0], 0.0
+    for row, row_s in enumerate(seconds, start=1):
+        held += row_s
+        if held >= wanted or row - ends[-1] == MAX_BLOCK_ROWS or row == len(seconds):
+            ends.append(row)
+            held = 0.0
+    return [work.slice(start, end - start) for start, end in pairwise(ends)]

@@ -7,7 +7,9 @@ Per regime (encoder-bound: ViT-B-32; decode-bound: the tiny CLIP) it prints fram
   encode    the same model on ready tensors, all cores
   limit     1 / (1/decode + 1/encode): what both allow together on shared cores
   plain     ray.data.read_videos(fps, resize) → map_batches(same encoder) → write_webdataset
-Start-up is the wall time of the same pipeline over a single short video, measured first.
+Start-up is the wall time of the same pipeline over a single short video on the same Ray, after a first run that warms
+the worker processes; both pipelines are treated alike. A round measures all of them one after the other; ratios are
+taken within a round.
 """
 
 import argparse
@@ -157,8 +159,10 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
         decode = raw_decode(folder, clip, options.backend, options.cores)
         encode = raw_encode(clip, 10.0)
         with connect(ClusterConfig(num_cpus=options.cores)):
+            time_job(single, root, clip, options.backend)
             startup, _ = time_job(single, root, clip, options.backend)
             seconds, frames = time_job(folder, root, clip, options.backend)
+            time_plain(single, root, clip)
             plain_startup, _ = time_plain(single, root, clip)
             plain_seconds, plain_frames = time_plain(folder, root, clip)
         rounds.append(
@@ -192,11 +196,11 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--backend", default="pyav", choices=("pyav", "decord"))
     parser.add_argument(
-        "--copies", type=int, nargs=2, default=(6, 92), help="copies of each video: encoder-bound, decode-bound"
+        "--copies", type=int, nargs=2, default=(3, 92), help="copies of each video: encoder-bound, decode-bound"
     )
     options = parser.parse_args()
     torch.set_num_threads(options.cores)

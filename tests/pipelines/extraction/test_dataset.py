@@ -4,7 +4,6 @@ from pipelines.extraction.config import ExtractResources
 from pipelines.extraction.dataset import Stages, extraction_dataset
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.resources import EncoderPool
-from pipelines.extraction.staging_stage import Stager
 from pipelines.extraction.work import WORK_SCHEMA
 
 
@@ -12,7 +11,9 @@ def test_the_stages_stand_in_order(ray_cluster: None) -> None:
     stages = Stages(
         decoder=Decoder(backend="pyav", segment_s=60.0, views={}),
         encoders={"a": None, "b": None},  # type: ignore[dict-item]
-        stager=Stager(store_uri="/none", run_id="r", encoders={}),
+        store_uri="/none",
+        run_id="r",
+        staged={},
         pool=EncoderPool(num_actors=1, num_cpus=0.0, num_gpus=0.0, num_threads=1),
         resources=ExtractResources(),
     )

@@ -1,8 +1,9 @@
 """Work rows: one per video, several for a long one, the longest first."""
 
 import polars as pl
+import pyarrow as pa
 
-from pipelines.extraction.work import rows_per_block, work_table
+from pipelines.extraction.work import MAX_BLOCK_ROWS, work_blocks, work_table
 
 
 def todo(durations: dict[str, float | None]) -> pl.DataFrame:
@@ -31,7 +32,21 @@ def test_order_does_not_depend_on_the_order_of_the_plan() -> None:
     assert forward == backward
 
 
-def test_few_videos_get_a_task_each_and_many_share_one() -> None:
-    assert rows_per_block(10, 2) == 1
-    assert rows_per_block(64, 2) == 4
-    assert rows_per_block(1_000_000, 100) == 16
+def test_blocks_hold_like_amounts_of_video_and_every_row_once() -> None:
+    work = work_table(todo({f"{i:03d}": 10.0 for i in range(320)} | {"long": 960.0}), segment_s=60.0)
+    blocks = work_blocks(work, num_cpus=2.0)
+    assert pa.concat_tables(blocks) == work
+    assert blocks[0].num_rows == 1  # 480 s of the long video weigh more than a block's share
+    assert {block.num_rows for block in blocks[2:-1]} == {26}
+
+
+def test_few_videos_and_unknown_lengths_get_a_task_each() -> None:
+    assert [b.num_rows for b in work_blocks(work_table(todo({"a": 5.0, "b": 5.0}), 60.0), 4.0)] == [1, 1]
+    assert [b.num_rows for b in work_blocks(work_table(todo({"a": None, "b": None}), 60.0), 4.0)] == [1, 1]
+
+
+def test_a_block_is_limited_in_rows_and_seconds() -> None:
+    many = work_blocks(work_table(todo({f"{i:04d}": 1.0 for i in range(4000)}), 60.0), 1.0)
+    assert max(block.num_rows for block in many) == MAX_BLOCK_ROWS
+    long = work_blocks(work_table(todo({f"{i:04d}": 400.0 for i in range(400)}), 60.0), 1.0)
+    assert {block.num_rows for block in long} == {5}
