@@ -41,6 +41,28 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     return fs, path
 
 
+@contextmanager
+def reachable(what: str, uri: str) -> Iterator[None]:
+    """Turn what a remote storage library raises in the block into a `UserError` about `what`.
+
+    Local errors and missing files pass as they are.
+    """
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except Exception as error:  # each library has exceptions of its own: no credentials, no such host, throttled
+        if is_local(uri):
+            raise
+        raise UserError(
+            what=what,
+            got=f"{uri}, which cannot be reached ({type(error).__name__}: {error})",
+            expected="a storage that answers",
+            do="check the URI, and the endpoint and credentials in the environment (AWS_ENDPOINT_URL, "
+            "AWS_ACCESS_KEY_ID, …); then run the same command again",
+        ) from error
+
+
 def is_local(uri: str) -> bool:
     """Return whether a URI names a local file (`file://...` or a plain path)."""
     return "://" not in uri or uri.startswith("file://")

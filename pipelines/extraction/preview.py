@@ -19,6 +19,7 @@ from pipelines.extraction.encode_stage import encode_table
 from pipelines.extraction.run import encoder_columns, layout_of
 from pipelines.extraction.work import work_table
 from pipelines.store.catalog import FeatureStore, StoreFrames
+from pipelines.store.claim import check_source
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
 from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify
@@ -54,9 +55,9 @@ def preview(config: ExtractConfig) -> Preview:
     Raises:
         UserError: as `extract`.
     """
-    frames = _frames(config.store_uri)
     columns = encoder_columns(config)
     listing = list_source(config.source)
+    frames = _frames(config)
     diff = diff_listing(listing, frames.videos)
     read, failed = _read_some(diff)
     videos = _videos_after(frames.videos, diff, read)
@@ -83,9 +84,11 @@ def preview(config: ExtractConfig) -> Preview:
     )
 
 
-def _frames(store_uri: str) -> StoreFrames:
-    if storage.exists(storage.join(storage.absolute_uri(store_uri), "store.json")):
-        return FeatureStore.open(store_uri).frames(full=True)
+def _frames(config: ExtractConfig) -> StoreFrames:
+    if storage.exists(storage.join(storage.absolute_uri(config.store_uri), "store.json")):
+        store = FeatureStore.open(config.store_uri)
+        check_source(store, "videos", config.source.uri, config.source.replace)
+        return store.frames(full=True)
     return StoreFrames(*(pl.DataFrame(schema=schema) for schema in (VIDEOS, STAGED, SAMPLES, FAILURES)))
 
 

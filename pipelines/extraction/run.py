@@ -180,8 +180,9 @@ class _Run:
         old = plan.status.filter((pl.col("status") == "failed_before") & ~pl.col("runs"))["video_id"].n_unique()
         failed = old + len(self.failures) - self.num_unreadable
         done = plan.status.filter(pl.col("status").is_in(["done", "staged", "relabelled"])).height
-        if failed and not done and not self.num_done:
-            raise ErrorBudgetExceeded(f"none of {plan.num_videos} videos could be extracted{self._reasons([])}")
+        if (failed or self.num_unreadable) and not done and not self.num_done:
+            listed = self.listing.frame.height
+            raise ErrorBudgetExceeded(f"none of {listed} videos could be extracted{self._reasons([])}")
         self._require_budget(failed, plan.num_videos, [])
 
     def _check_budget(self, in_wave: list[dict[str, Any]], num_todo: int) -> None:

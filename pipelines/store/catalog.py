@@ -51,18 +51,19 @@ class FeatureStore:
         """
         uri = storage.absolute_uri(uri)
         store, description = cls(uri), storage.join(uri, "store.json")
-        if not storage.exists(description):
-            if not create:
-                raise UserError(
-                    what="store_uri",
-                    got=uri,
-                    expected="a feature store (a folder with store.json)",
-                    do="check the URI or run jobs.extract first",
-                )
-            store._create_tables()
-            content = json.dumps({"format": _FORMAT, "schema_version": SCHEMA_VERSION}, indent=1)
-            storage.atomic_write(description, content.encode() + b"\n")
-        _check_description(description)
+        with storage.reachable("store_uri", uri):
+            if not storage.exists(description):
+                if not create:
+                    raise UserError(
+                        what="store_uri",
+                        got=uri,
+                        expected="a feature store (a folder with store.json)",
+                        do="check the URI or run jobs.extract first",
+                    )
+                store._create_tables()
+                content = json.dumps({"format": _FORMAT, "schema_version": SCHEMA_VERSION}, indent=1)
+                storage.atomic_write(description, content.encode() + b"\n")
+            _check_description(description)
         return store
 
     def videos(self, columns: Sequence[str] | None = None, include_tombstones: bool = False) -> pl.DataFrame:

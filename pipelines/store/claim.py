@@ -14,8 +14,8 @@ from pipelines.store.catalog import FeatureStore
 _REPLACE_KEY = {"videos": "source.replace", "features": "replace_source"}
 
 
-def claim_source(store: FeatureStore, kind: Literal["videos", "features"], uri: str, replace: bool) -> None:
-    """Note the source that a store follows; call it after the source was listed and before the snapshot is committed.
+def check_source(store: FeatureStore, kind: Literal["videos", "features"], uri: str, replace: bool) -> bool:
+    """Return whether the store's note names this source already.
 
     Args:
         kind: what the source holds: videos to extract, or features to import.
@@ -25,20 +25,34 @@ def claim_source(store: FeatureStore, kind: Literal["videos", "features"], uri: 
     Raises:
         UserError: the store holds the videos of another source and `replace` is False.
     """
-    described = storage.join(store.uri, "source.json")
-    wanted = {"kind": kind, "uri": storage.absolute_uri(uri)}
-    found = _read(described)
-    if found == wanted:
-        return
+    wanted, found = _wanted(kind, uri), _read(_place(store))
     # A store without videos has nothing to lose, whatever an earlier run noted before it was stopped.
-    if found is not None and not replace and store.videos(["video_id"]).height:
+    if found is not None and found != wanted and not replace and store.videos(["video_id"]).height:
         raise UserError(
             what=f"source of the store {store.uri}",
             got=f"{kind} of {wanted['uri']}",
             expected=f"{found['kind']} of {found['uri']}, which it was made from (its videos would count as deleted)",
             do=f"use another store_uri, or set {_REPLACE_KEY[kind]}: true if this source takes the old one's place",
         )
-    storage.atomic_write(described, json.dumps(wanted, indent=1, ensure_ascii=False).encode("utf-8") + b"\n")
+    return found == wanted
+
+
+def claim_source(store: FeatureStore, kind: Literal["videos", "features"], uri: str, replace: bool) -> None:
+    """Note the source that a store follows; call it after the source was listed and before the snapshot is committed.
+
+    Args and errors as `check_source`.
+    """
+    if not check_source(store, kind, uri, replace):
+        text = json.dumps(_wanted(kind, uri), indent=1, ensure_ascii=False)
+        storage.atomic_write(_place(store), text.encode("utf-8") + b"\n")
+
+
+def _place(store: FeatureStore) -> str:
+    return storage.join(store.uri, "source.json")
+
+
+def _wanted(kind: str, uri: str) -> dict[str, str]:
+    return {"kind": kind, "uri": storage.absolute_uri(uri)}
 
 
 def _read(uri: str) -> dict[str, str] | None:

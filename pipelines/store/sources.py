@@ -124,7 +124,8 @@ def list_source(config: SourceConfig) -> SourceListing:
     Raises:
         UserError: source missing, empty, not permitted, a list without its columns, an unknown subset or split.
     """
-    entries = _list_entries(config)
+    with storage.reachable("source.uri", config.uri):
+        entries = _list_entries(config)
     annotations = load_annotations(config.annotations_uri)
     return build_listing(entries, annotations, config.content_hash, config.uri)
 
@@ -138,7 +139,9 @@ def load_annotations(uri: str | None) -> Annotations | None:
     if uri is None:
         return None
     try:
-        return read_annotations(storage.read_bytes(uri).decode("utf-8"), origin=uri)
+        with storage.reachable("annotations_uri", uri):
+            content = storage.read_bytes(uri)
+        return read_annotations(content.decode("utf-8"), origin=uri)
     except (FileNotFoundError, UnicodeDecodeError) as error:
         raise UserError(
             what="annotations_uri",

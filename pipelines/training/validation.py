@@ -128,10 +128,16 @@ def _retrieval(parts: list[_Part]) -> dict[str, float]:
     known = group >= 0
     if not known.any() or not (np.isfinite(video).all() and np.isfinite(text).all()):
         return {}
-    similarity = text[known] @ video[known].T
+    videos = group[known]
+    texts, first = np.unique(videos, return_index=True)  # a text that several videos share is one candidate
+    similarity = text[known][first] @ video[known].T
     metrics: dict[str, float] = {}
-    for direction, matrix in (("text_to_video", similarity), ("video_to_text", similarity.T)):
-        result = summarise_ranks(best_ranks(matrix, group[known], group[known]), int(known.sum()))
+    ranks = {
+        "text_to_video": best_ranks(similarity, texts, videos),
+        "video_to_text": best_ranks(similarity.T, videos, texts),
+    }
+    for direction, best in ranks.items():
+        result = summarise_ranks(best, len(videos) if direction == "text_to_video" else len(texts))
         base = f"dev/video/{direction}"
         metrics |= {f"{base}/recall_at_1": result.recall_at_1, f"{base}/recall_at_5": result.recall_at_5}
         metrics[f"{base}/median_rank"] = result.median_rank

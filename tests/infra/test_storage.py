@@ -106,3 +106,22 @@ def test_a_remote_copy_is_removed_afterwards():
 def test_a_missing_local_file(tmp_path):
     with pytest.raises(FileNotFoundError), storage.local_copy(str(tmp_path / "none")):
         pass
+
+
+def test_a_storage_that_cannot_be_reached_is_the_users_to_mend():
+    class NoCredentialsError(Exception):
+        """As botocore's: no OSError."""
+
+    with (
+        pytest.raises(UserError, match=r"source\.uri: got s3://b/v, .*NoCredentialsError: no key.*AWS_ACCESS_KEY_ID"),
+        storage.reachable("source.uri", "s3://b/v"),
+    ):
+        raise NoCredentialsError("no key")
+
+
+def test_reachable_lets_local_errors_missing_files_and_user_errors_pass():
+    user_error = UserError(what="a", got="b", expected="c", do="d")
+    for error, uri in ((ValueError("x"), "/v"), (FileNotFoundError("x"), "s3://b/v"), (user_error, "s3://b/v")):
+        with pytest.raises(type(error)) as caught, storage.reachable("source.uri", uri):
+            raise error
+        assert caught.value is error

@@ -97,6 +97,13 @@ def test_bad_files_have_typed_reasons(tmp_path: Path):
     assert failure(write_audio(tmp_path / "audio.mp4")).reason == Reason.NO_VIDEO_STREAM
 
 
+def test_a_codec_that_nothing_decodes(tmp_path: Path, numbered_video: Callable[[str], Path]):
+    content = numbered_video("cfr").read_bytes()
+    start = content.rindex(b"avc1")
+    (tmp_path / "odd.mp4").write_bytes(content[:start] + b"zzzz" + content[start + 4 :])
+    assert failure(tmp_path / "odd.mp4").reason == Reason.UNSUPPORTED_CODEC
+
+
 def test_an_mp4_whose_end_is_missing_is_truncated(tmp_path: Path):
     recipe = RECIPES["bframes"][1]
     front = type(recipe)(pts=recipe.pts, options=recipe.options, container_options={"movflags": "faststart"})

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from hvlm.errors import UserError
 from pipelines.extraction import preview as preview_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.preview import preview
+from pipelines.extraction.run import extract
 from tests.pipelines.extraction.conftest import write_video
 
 
@@ -24,3 +26,15 @@ def test_hours_of_unread_files_are_the_mean_of_the_read_ones(
     part = preview(config())
     assert part.num_unread == 4 and part.hours == pytest.approx(36 / 3600)
     assert part.plan.counts["clip"]["new"] == 6 and part.rough_s is not None and part.rough_s > 0
+
+
+def test_a_store_of_another_source_is_refused_by_the_plan_as_by_the_job(
+    ray_cluster: None, config: Callable[..., ExtractConfig], tmp_path: Path
+) -> None:
+    extract(config())
+    (tmp_path / "other").mkdir()
+    write_video(tmp_path / "other" / "x.mp4")
+    other = config(source={"uri": str(tmp_path / "other")})
+    for job in (preview, extract):
+        with pytest.raises(UserError, match="source of the store"):
+            job(other)

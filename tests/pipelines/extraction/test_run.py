@@ -1,6 +1,7 @@
 """The extraction job end to end on an embedded Ray: bad videos never stop the others, and nothing is done twice."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipelines.extraction.preview import preview
 from pipelines.extraction.run import ErrorBudgetExceeded, encoder_columns, extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.store.sources import SourceConfig, SourceListing, list_source
 from pipelines.store.verify import verify_store
 from tests.pipelines.extraction.conftest import write_video
 
@@ -166,3 +168,17 @@ def test_fingerprints_follow_what_shapes_the_features(config: Config) -> None:
     longer = encoder_columns(config(decode={"segment_s": 4.0}))
     assert base["clip"].fingerprint != other_decoder["clip"].fingerprint
     assert base["clip"].fingerprint == longer["clip"].fingerprint
+
+
+def test_a_source_that_can_only_not_be_read_today_fails_the_job(
+    ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grown(source: SourceConfig) -> SourceListing:
+        listing = list_source(source)
+        return replace(listing, frame=listing.frame.with_columns(pl.col("size_bytes") + 1))
+
+    monkeypatch.setattr(run_module, "list_source", grown)  # every file ends before its listed size: it is being written
+    with pytest.raises(ErrorBudgetExceeded, match=r"none of 6 videos.*\n.*6 × storage_transient"):
+        extract(config())
+    monkeypatch.undo()
+    assert extract(config()).num_done == 4

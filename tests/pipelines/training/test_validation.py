@@ -97,6 +97,16 @@ def test_retrieval_by_hand_with_equal_captions_and_a_video_without_text() -> Non
     assert validation._retrieval(parts)[RECALL] == pytest.approx(1 / 3)
 
 
+def test_a_text_of_several_videos_is_one_candidate() -> None:
+    """The last video is closer to the text of the six others than to its own: rank 2 of 2 texts, not 7 of 7."""
+    shared = np.array([1.0, 0.0], np.float32)
+    video = np.stack([shared] * 6 + [np.array([0.8, 0.6], np.float32)])
+    text = np.stack([shared] * 6 + [np.array([0.0, 1.0], np.float32)])
+    metrics = validation._retrieval([validation._Part(0, 7, {}, video, text, np.array([3] * 6 + [4]))])
+    assert metrics["dev/video/video_to_text/recall_at_5"] == 1.0
+    assert metrics["dev/video/video_to_text/recall_at_1"] == pytest.approx(6 / 7)
+
+
 def test_an_empty_split_gives_nothing(data: tuple[TrainConfig, ValidationData], store: str) -> None:
     config, dev = data
     empty = FeatureReader(SampleTable.of(open_manifest(store), "none"), StreamConfig())
