@@ -5,6 +5,9 @@ A list is a `.txt` (one URI per line, `#` starts a comment), or a `.csv`/`.parqu
 validation | testing), `split` (train | dev | val | test, taken as it is), `summary` (video-level text), `caption` (text
 of the whole video); all others travel into the sample's json under "columns". Without a list of ids, the id is the
 file's path below the folder (in a txt list its name) without the extension.
+
+Lines of a list that are equal count once; lines of one file that differ in their `caption` alone give it several
+captions, in the list's order.
 """
 
 import errno
@@ -107,13 +110,15 @@ class SourceListing:
     Args:
         frame: one row per video (`LISTING_SCHEMA`), sorted by id.
         rejected: failure rows (duplicate_id, bad_name, missing file), for `apply_snapshot`.
-        num_collapsed: equal (id, uri) lines that were counted once.
+        num_collapsed: lines that are equal to an earlier one, and were left out.
+        num_merged: lines that gave an earlier line's video one more caption.
         annotations: the parsed annotation file, if there is one; reconciliation: the ids that do not meet.
     """
 
     frame: pl.DataFrame
     rejected: list[dict[str, Any]]
     num_collapsed: int
+    num_merged: int
     annotations: Annotations | None
     reconciliation: Reconciliation | None
 
@@ -134,7 +139,7 @@ def load_annotations(uri: str | None) -> Annotations | None:
     """Return the annotations at a URI (None for None).
 
     Raises:
-        UserError: no such file, or not in the ActivityNet layout.
+        UserError: no such file, no permission, or not in the ActivityNet layout.
     """
     if uri is None:
         return None
@@ -142,47 +147,46 @@ def load_annotations(uri: str | None) -> Annotations | None:
         with storage.reachable("annotations_uri", uri):
             content = storage.read_bytes(uri)
         return read_annotations(content.decode("utf-8"), origin=uri)
-    except (FileNotFoundError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             what="annotations_uri",
             got=f"{uri} ({type(error).__name__})",
-            expected="an ActivityNet JSON file",
-            do="check the path",
+            expected="a readable ActivityNet JSON file",
+            do="check the path and its permissions",
         ) from error
 
 
 def build_listing(
     entries: Iterable[Entry], annotations: Annotations | None, hash_kind: str, origin: str
 ) -> SourceListing:
-    """Return the listing of raw entries: rejects bad names, duplicates and missing files, attaches the metadata."""
-    by_id: dict[str, list[Entry]] = {}
+    """Return the listing of raw entries: rejects bad names, ambiguous ids and missing files, attaches the metadata."""
+    by_id: dict[str, dict[tuple[str, str], Entry]] = {}
     rejected: list[dict[str, Any]] = []
-    num_lines = num_collapsed = 0
+    num_lines = num_collapsed = num_merged = 0
     for entry in entries:
         num_lines += 1
         if not _is_storable(entry):
             rejected.append(_rejection(entry, Reason.BAD_NAME, "the name is empty or not UTF-8; rename the file"))
             continue
-        same_id = by_id.setdefault(entry.video_id, [])
-        if any(other.uri == entry.uri for other in same_id):
-            num_collapsed += 1
-        else:
-            same_id.append(entry)
+        lines = by_id.setdefault(entry.video_id, {})
+        line = (entry.uri, canonical_json(_plain(entry.columns)))
+        num_collapsed += line in lines
+        lines.setdefault(line, entry)
     rows = []
-    for video_id, same_id in sorted(by_id.items()):
-        if len(same_id) > 1:
-            message = f"{len(same_id)} files have the id '{video_id}': " + ", ".join(
-                sorted(entry.uri for entry in same_id)[:5]
-            )
-            rejected += [_rejection(entry, Reason.DUPLICATE_ID, message) for entry in same_id]
-        elif (failure := _missing(same_id[0])) is not None:
+    for _, lines in sorted(by_id.items()):
+        same_id = list(lines.values())
+        if (ambiguity := _ambiguity(same_id)) is not None:
+            rejected += [_rejection(entry, Reason.DUPLICATE_ID, ambiguity) for entry in same_id]
+            continue
+        num_merged += len(same_id) - 1
+        if (failure := _missing(same_id[0])) is not None:
             rejected.append(_rejection(same_id[0], failure.reason, failure.message, failure.permanent))
         else:
-            rows.append(_listing_row(same_id[0], annotations, hash_kind))
-    if num_lines != len(rows) + len(rejected) + num_collapsed:
+            rows.append(_listing_row(same_id, annotations, hash_kind))
+    if num_lines != len(rows) + len(rejected) + num_collapsed + num_merged:
         raise RuntimeError(
             f"row conservation: {num_lines} lines are not {len(rows)} videos + {len(rejected)} rejected "
-            f"+ {num_collapsed} collapsed"
+            f"+ {num_collapsed} collapsed + {num_merged} merged"
         )
     if not rows:
         got = (
@@ -195,7 +199,7 @@ def build_listing(
         )
     frame = pl.DataFrame(rows, schema=LISTING_SCHEMA, orient="row")
     reconciliation = reconcile(annotations, frame["video_id"]) if annotations else None
-    return SourceListing(frame, rejected, num_collapsed, annotations, reconciliation)
+    return SourceListing(frame, rejected, num_collapsed, num_merged, annotations, reconciliation)
 
 
 def list_folder_or_glob(uri: str, extensions: tuple[str, ...], video_id: Literal["stem", "path"]) -> list[Entry]:
@@ -314,16 +318,33 @@ def _text(path: Path, uri: str) -> str:
 
 def _info(uri: str) -> tuple[dict[str, Any] | None, VideoError | None]:
     """Return the file's description, or why there is none: one odd line never ends the job."""
-    fs, path = storage.filesystem(uri)
     try:
+        fs, path = storage.filesystem(uri)
         info: dict[str, Any] = fs.info(path)
     except (FileNotFoundError, NotADirectoryError):
         return None, None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name; a UserError: a scheme without a driver
         for_good = isinstance(error, PermissionError | ValueError) or error.errno == errno.ENAMETOOLONG
         reason = Reason.STORAGE_PERMANENT if for_good else Reason.STORAGE_TRANSIENT
         return None, VideoError(reason, str(error), permanent=for_good)
+    except Exception as error:
+        if storage.is_local(uri):
+            raise
+        message = f"cannot reach {uri}: {type(error).__name__}: {error}"
+        return None, VideoError(Reason.STORAGE_TRANSIENT, message, permanent=False)
     return (info if info["type"] == "file" else None), None
+
+
+def _ambiguity(same_id: list[Entry]) -> str | None:
+    """Return why the lines of one id are not one video: several files, or columns other than captions that differ."""
+    video_id, uris = same_id[0].video_id, sorted({entry.uri for entry in same_id})
+    if len(uris) > 1:
+        return f"{len(uris)} files have the id '{video_id}': " + ", ".join(uris[:5])
+    first, *others = [_plain(entry.columns) for entry in same_id]
+    names = [name for name in first if name != "caption" and any(other[name] != first[name] for other in others)]
+    if not names:
+        return None
+    return f"{len(same_id)} lines give '{video_id}' different values of {', '.join(names)}; leave one of them"
 
 
 def _missing(entry: Entry) -> VideoError | None:
@@ -336,9 +357,13 @@ def _missing(entry: Entry) -> VideoError | None:
     return None
 
 
-def _listing_row(entry: Entry, annotations: Annotations | None, hash_kind: str) -> tuple[Any, ...]:
+def _listing_row(same_id: list[Entry], annotations: Annotations | None, hash_kind: str) -> tuple[Any, ...]:
+    entry, *others = same_id
     info = entry.info or {}
     metadata = _metadata(entry, annotations)
+    known = metadata["captions"]
+    for other in others:
+        known += [caption for caption in _metadata(other, None)["captions"] if caption not in known]
     text = canonical_json(metadata)
     digest = hashlib.sha256(text.encode("utf-8")).hexdigest()
     values = (entry.video_id, video_key(entry.video_id), entry.uri, int(info["size"]), stamp_of(info), hash_kind)

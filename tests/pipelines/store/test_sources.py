@@ -9,7 +9,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from hvlm.errors import UserError
 from infra import storage
-from pipelines.store.sources import SourceConfig, list_source, stamp_of
+from pipelines.store.sources import SourceConfig, list_source, load_annotations, stamp_of
 
 
 def put(folder, *names):
@@ -170,6 +170,19 @@ def test_missing_annotations_are_a_user_error(tmp_path):
         listing(tmp_path, annotations_uri=str(tmp_path / "none.json"))
 
 
+def test_annotations_that_may_not_be_read_are_a_user_error(tmp_path, monkeypatch):
+    put(tmp_path, "a.mp4")
+    with pytest.raises(UserError, match=r"annotations_uri: got .*IsADirectoryError"):
+        load_annotations(str(tmp_path))
+
+    def refuse(uri):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage, "read_bytes", refuse)  # the tests may run as root, whom no mode stops
+    with pytest.raises(UserError, match=r"annotations_uri: got .*PermissionError"):
+        load_annotations(str(tmp_path / "gt.json"))
+
+
 def test_lists_and_folders_with_brackets_in_their_names(tmp_path):
     put(tmp_path, "talks [2024]/a.mp4")
     folder = tmp_path / "talks [2024]"
@@ -224,6 +237,50 @@ def test_lines_that_cannot_be_looked_at_are_rejected_one_by_one(tmp_path, monkey
     denied = ("storage_permanent", True)
     assert causes.pop("slow") == ("storage_transient", False)
     assert causes == dict.fromkeys(["b", "xxxxxxxx", "denied", "endless", "nul\0"], denied)
+
+
+def test_remote_lines_that_cannot_be_reached_are_rejected_one_by_one(tmp_path, monkeypatch):
+    """An unknown scheme stays unknown; a library's own exception (no credentials) may pass."""
+    put(tmp_path, "a.mp4")
+    (tmp_path / "list.txt").write_text("a.mp4\nnoscheme://bucket/b.mp4\nmemory://bucket/c.mp4\n")
+
+    class NoCredentialsError(Exception):
+        """As botocore's: no OSError."""
+
+    def refuse(*_, **__):
+        raise NoCredentialsError("Unable to locate credentials")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "info", refuse)
+    result = listing(tmp_path / "list.txt")
+    assert set(found(result)) == {"a"}
+    unknown, refused = sorted(result.rejected, key=lambda row: row["video_id"])
+    assert (unknown["reason"], unknown["permanent"]) == ("storage_permanent", True)
+    assert "a scheme with an installed driver" in unknown["message"]
+    assert (refused["reason"], refused["permanent"]) == ("storage_transient", False)
+    assert "NoCredentialsError: Unable to locate credentials" in refused["message"]
+
+
+def test_equal_lines_count_once_and_other_captions_are_added(tmp_path):
+    put(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "list.csv").write_text(
+        "video_id,uri,caption,split\na,a.mp4,one,dev\na,a.mp4,two,dev\nb,b.mp4,,\n"
+        f"a,a.mp4,one,dev\na,{tmp_path}/a.mp4,,dev\nb,b.mp4,,\n"
+    )
+    result = listing(tmp_path / "list.csv")
+    assert metadata(result, "a")["captions"] == [{"text": text, "segment": None} for text in ("one", "two")]
+    assert (metadata(result, "b")["captions"], result.rejected) == ([], [])
+    assert (result.num_collapsed, result.num_merged) == (2, 2)
+
+
+def test_lines_that_disagree_about_one_file_are_rejected_by_column(tmp_path):
+    put(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "list.csv").write_text(
+        "video_id,uri,caption,split,camera\na,a.mp4,one,dev,c1\na,a.mp4,two,test,c1\na,a.mp4,two,dev,c2\nb,b.mp4,,,\n"
+    )
+    result = listing(tmp_path / "list.csv")
+    assert set(found(result)) == {"b"}
+    assert {row["reason"] for row in result.rejected} == {"duplicate_id"} and len(result.rejected) == 3
+    assert "3 lines give 'a' different values of split, camera;" in result.rejected[0]["message"]
 
 
 def test_the_stamp_is_the_etag_or_the_time():
