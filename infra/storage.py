@@ -143,30 +143,36 @@ def atomic_write(uri: str, content: bytes | Callable[[BinaryIO], object]) -> Non
         content: the bytes, or a function that writes them to a binary file (for files too big for memory).
 
     Raises:
-        UserError: the disk is full or may not be written; nothing is left under the final name.
+        UserError: the disk is full or may not be written, a folder's name is a file's, or a remote storage cannot be
+            reached; nothing is left under the final name.
     """
     fs, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        temp = f"{path}{TEMP_MARK}{uuid.uuid4().hex}"
-    else:
-        handle, temp = tempfile.mkstemp(prefix="hvlm-")
-        os.close(handle)
+    local = isinstance(fs, LocalFileSystem)
+    temp = f"{path}{TEMP_MARK}{uuid.uuid4().hex}"
     try:
+        if local:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        else:
+            handle, temp = tempfile.mkstemp(prefix="hvlm-")
+            os.close(handle)
         _fill(temp, content)
-        if isinstance(fs, LocalFileSystem):
+        if local:
             os.replace(temp, path)
         else:
-            fs.put_file(temp, path)  # object stores show an object only when the whole upload is done
+            _upload(fs, temp, path, uri)
     except OSError as error:
-        raise explain_os_error(error, uri) from error
+        explained = explain_os_error(error, uri)
+        if explained is error:  # never `from` itself: whoever walks the causes would walk for ever
+            raise
+        raise explained from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(temp)
 
 
 def explain_os_error(error: OSError, uri: str) -> Exception:
-    """Return the `UserError` for a full disk or a missing permission, else the error itself."""
+    """Return the `UserError` for a full disk, a missing permission or a file in a folder's place, else the error
+    itself."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             what=uri,
@@ -176,7 +182,11 @@ def explain_os_error(error: OSError, uri: str) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(
-            what=uri, got=error.strerror, expected="permission to write", do="change the permissions or the store's URI"
+            what=uri, got=error.strerror, expected="permission to write", do="change the permissions or the URI"
+        )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return UserError(
+            what=uri, got=f"{error.filename}: {error.strerror}", expected="a folder there", do="change the URI"
         )
     return error
 
@@ -205,6 +215,14 @@ def local_copy(uri: str) -> Iterator[Path]:
         yield copy
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _upload(fs: fsspec.AbstractFileSystem, temp: str, path: str, uri: str) -> None:
+    try:
+        with reachable("storage", uri):
+            fs.put_file(temp, path)  # object stores show an object only when the whole upload is done
+    except FileNotFoundError as error:
+        raise UserError(what="storage", got=f"{uri}: {error}", expected="a bucket that exists", do="make it") from error
 
 
 def _fill(path: str, content: bytes | Callable[[BinaryIO], object]) -> None:

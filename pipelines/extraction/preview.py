@@ -85,7 +85,9 @@ def preview(config: ExtractConfig) -> Preview:
 
 
 def _frames(config: ExtractConfig) -> StoreFrames:
-    if storage.exists(storage.join(storage.absolute_uri(config.store_uri), "store.json")):
+    with storage.reachable("store_uri", config.store_uri):
+        exists = storage.exists(storage.join(storage.absolute_uri(config.store_uri), "store.json"))
+    if exists:
         store = FeatureStore.open(config.store_uri)
         check_source(store, "videos", config.source.uri, config.source.replace)
         return store.frames(full=True)

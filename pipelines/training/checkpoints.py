@@ -157,7 +157,9 @@ def find_checkpoint(uri: str, which: Literal["best", "latest"] = "best") -> Chec
         UserError: there is none.
     """
     uri = storage.absolute_uri(uri)
-    if storage.exists(storage.join(uri, COMPLETE_FILE)):
+    with storage.reachable("checkpoint", uri):
+        is_own = storage.exists(storage.join(uri, COMPLETE_FILE))
+    if is_own:
         own = _read_marker(
             uri, {name: info for name, info in storage.list_files(uri).items() if name in _content_files()}
         )

@@ -142,9 +142,10 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
 def _data_record(output_uri: str) -> dict[str, Any] | None:
     """Return what the first start of this output wrote down, None at the first start."""
     uri = storage.join(output_uri, DATA_FILE)
-    if not storage.exists(uri):
-        return None
-    record: dict[str, Any] = json.loads(storage.read_bytes(uri))
+    with storage.reachable("output_uri", output_uri):  # what is read here is the first of this output
+        if not storage.exists(uri):
+            return None
+        record: dict[str, Any] = json.loads(storage.read_bytes(uri))
     return record
 
 

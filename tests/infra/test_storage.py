@@ -125,3 +125,42 @@ def test_reachable_lets_local_errors_missing_files_and_user_errors_pass():
         with pytest.raises(type(error)) as caught, storage.reachable("source.uri", uri):
             raise error
         assert caught.value is error
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "no space left"), (errno.EACCES, "permission to write")])
+def test_a_parent_folder_that_cannot_be_made_is_a_user_error(tmp_path, monkeypatch, number, words):
+    def refuse(path, **_):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "makedirs", refuse)
+    with pytest.raises(UserError, match=words):
+        storage.atomic_write(str(tmp_path / "training" / "data.json"), b"{}")
+
+
+def test_a_file_in_a_folders_place_is_a_user_error(tmp_path):
+    (tmp_path / "out").write_bytes(b"")
+    for uri in (tmp_path / "out" / "data.json", tmp_path / "out" / "deep" / "data.json"):
+        with pytest.raises(UserError, match="expected a folder there"):
+            storage.atomic_write(str(uri), b"{}")
+
+
+def test_another_os_error_passes_and_is_not_its_own_cause(tmp_path):
+    def broken(file):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        storage.atomic_write(str(tmp_path / "file.bin"), broken)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(RuntimeError("no key"), "cannot be reached"), (FileNotFoundError("no bucket b"), "a bucket that exists")],
+)
+def test_an_upload_that_fails_is_a_user_error(monkeypatch, error, words):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
+    with pytest.raises(UserError, match=words):
+        storage.atomic_write("memory://b/file.bin", b"x")

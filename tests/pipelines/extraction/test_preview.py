@@ -38,3 +38,14 @@ def test_a_store_of_another_source_is_refused_by_the_plan_as_by_the_job(
     for job in (preview, extract):
         with pytest.raises(UserError, match="source of the store"):
             job(other)
+
+
+def test_a_store_that_cannot_be_reached_is_named(
+    config: Callable[..., ExtractConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(uri: str) -> bool:
+        raise RuntimeError("no such endpoint")
+
+    monkeypatch.setattr(preview_module.storage, "exists", refuse)
+    with pytest.raises(UserError, match="store_uri: got memory://b/store, which cannot be reached"):
+        preview_module._frames(config(store_uri="memory://b/store"))

@@ -8,6 +8,7 @@ import torch
 from hvlm.errors import UserError
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
+from infra import storage
 from infra.config_io import dump_config
 from pipelines.training.checkpoints import (
     CheckpointContent,
@@ -177,3 +178,12 @@ def test_no_checkpoint_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="train first"):
         find_checkpoint(str(tmp_path))
     shutil.rmtree(tmp_path)
+
+
+def test_a_storage_that_cannot_be_reached_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> bool:
+        raise RuntimeError("no such endpoint")
+
+    monkeypatch.setattr(storage, "exists", refuse)
+    with pytest.raises(UserError, match="checkpoint: got memory://b/training, which cannot be reached"):
+        find_checkpoint("memory://b/training")

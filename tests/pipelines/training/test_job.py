@@ -115,3 +115,12 @@ def test_bad_input_says_what_to_do(make_config: MakeConfig, tmp_path: Path) -> N
     FeatureStore.open(empty, create=True)
     with pytest.raises(UserError, match="without samples"):
         prepare(make_config("third", store_uri=empty), encode_text)
+
+
+def test_an_output_that_cannot_be_reached_is_named(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(uri: str) -> bool:
+        raise RuntimeError("no such endpoint")
+
+    monkeypatch.setattr(storage, "exists", refuse)
+    with pytest.raises(UserError, match="output_uri: got memory://b/out, which cannot be reached"):
+        prepare(replace(make_config(), output_uri="memory://b/out"), encode_text)
