@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -67,7 +68,8 @@ class ImportConfig(Config):
         annotations_uri: ActivityNet JSON, or null.
         npz_key: which array of an .npz file; null when each holds one.
         video_id: "stem" = file name without extension; "path" = path below the folder. Datasets of an HDF5 file: last
-            part or whole name.
+            part or whole name; with "stem", the only dataset of a group is named by its group ("v_x/c3d_features" is
+            "v_x").
         replace_source: let these features take the place of the source that the store has followed; refused otherwise.
         max_listed: ids that are printed of each list.
     """
@@ -155,8 +157,7 @@ class FeatureReader:
         info = fs.info(path)
         names: list[str] = []
         self._hdf5.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
-        whole = self._config.video_id == "path"
-        ids = {name: name if whole else name.rpartition("/")[2] for name in sorted(names)}
+        ids = {name: name for name in sorted(names)} if self._config.video_id == "path" else _hdf5_stems(sorted(names))
         return [Entry(video_id, f"{self._uri}#{name}", info, {}) for name, video_id in ids.items()]
 
 
@@ -184,6 +185,14 @@ def check_features(array: npt.NDArray[Any], described: FeatureFormat, video_id: 
             Reason.UNREADABLE, f"'{video_id}' holds {largest:g}, float16 ends at 65504; scale the features"
         )
     return array.astype(np.float16)
+
+
+def _hdf5_stems(names: list[str]) -> dict[str, str]:
+    """Return dataset name -> id: its last part, or its group's where the group holds no other (ActivityNet's C3D)."""
+    groups = Counter(name.rpartition("/")[0] for name in names)
+    alone = (name for name in names if "/" in name and groups[name.rpartition("/")[0]] == 1)
+    own = {name: name.split("/")[-2] for name in alone}
+    return {name: own.get(name) or name.rpartition("/")[2] for name in names}
 
 
 def _load(path: Path, npz_key: str | None) -> Any:

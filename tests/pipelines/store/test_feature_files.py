@@ -44,9 +44,19 @@ def test_npy_npz_and_hdf5_give_the_same_arrays(tmp_path):
     rows = {row["video_id"]: row["uri"] for row in reader.listing().frame.to_dicts()}
     with reader.opened():
         assert (reader.read(rows["flat/v1"]) == content["v1"]).all()
-    stems = FeatureReader(config(tmp_path / "all.h5")).listing()
-    assert stems.frame["video_id"].to_list() == ["v0", "v1"]
-    assert {row["reason"] for row in stems.rejected} == {"duplicate_id"}
+
+
+def test_the_stems_of_hdf5_datasets(tmp_path):
+    """A dataset that is alone in its group is named by the group, any other by itself; none may share its name."""
+    names = ["v_a/c3d_features", "train/v_b/c3d_features", "flat/c", "flat/d", "e", "two/x", "two/more/x", "f/y", "f/z"]
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        for name in names:
+            file.create_dataset(name, data=np.zeros((3, 4)))
+        file.create_dataset("g/y", data=np.zeros((3, 4)))
+        file.create_dataset("g/w", data=np.zeros((3, 4)))
+    listing = FeatureReader(config(tmp_path / "all.h5")).listing()
+    assert listing.frame["video_id"].to_list() == ["c", "d", "e", "more", "two", "v_a", "v_b", "w", "z"]
+    assert {(row["video_id"], row["reason"]) for row in listing.rejected} == {("y", "duplicate_id")}
 
 
 def test_missing_and_empty_sources(tmp_path):
