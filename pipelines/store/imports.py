@@ -68,7 +68,7 @@ def import_features(config: ImportConfig) -> ImportReport:
     importer = _Importer(config.format, reader, _claimed_durations(listing), run_id)
     with reader.opened():
         identified = [importer.identify(row) for row in diff.to_hash.iter_rows(named=True)]
-        _refuse_other_dimension(config.format, identified)
+        _refuse_other_dimension(config.format, identified, listing.frame.height)
         snapshot = apply_snapshot(store, diff, identified, run_id)
         fingerprints = {config.format.encoder: importer.column.fingerprint}
         plan = make_plan(store.frames(), fingerprints, splits=config.publish.splits)
@@ -181,9 +181,10 @@ def _claimed_durations(listing: SourceListing) -> dict[str, float]:
     return {video_id: video.duration_s for video_id, video in found.items() if video and video.duration_s}
 
 
-def _refuse_other_dimension(described: FeatureFormat, identified: list[dict[str, Any]]) -> None:
+def _refuse_other_dimension(described: FeatureFormat, identified: list[dict[str, Any]], num_listed: int) -> None:
+    """Arrays of another dimension are quarantine rows; only when the whole source is such is the config wrong."""
     failed = [row for row in identified if row["failure"] and "has the shape" in row["failure"]["message"]]
-    if failed and len(failed) == len(identified):
+    if failed and len(failed) == num_listed:
         raise UserError(
             what="format.dim",
             got=f"{described.dim}, but none of {len(failed)} arrays has it (e.g. {failed[0]['failure']['message']})",

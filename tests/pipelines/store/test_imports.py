@@ -107,6 +107,16 @@ def test_another_dimension_everywhere_is_an_error_of_the_config_and_can_be_corre
     assert import_features(config(folder)).published.published == 6
 
 
+def test_new_arrays_of_another_dimension_do_not_stop_a_store_of_good_ones(folder):
+    import_features(config(folder))
+    np.save(folder / "wide.npy", np.zeros((3, 8)))
+    report = import_features(config(folder))
+    assert [row["video_id"] for row in report.failures] == ["wide"]
+    assert (report.published.already_published, report.published.failed) == (6, 1)
+    np.save(folder / "late.npy", array(9))
+    assert import_features(config(folder)).published.published == 1
+
+
 def test_a_corrected_format_replaces_the_features(folder):
     np.save(folder / "wide.npy", np.zeros((3, 8)))
     import_features(config(folder))
@@ -136,6 +146,16 @@ def test_one_hdf5_file(folder):
     assert import_features(wanted).published.published == 4
     assert (samples(wanted)["v#3"][0] == array(3).astype(np.float16)).all()
     assert import_features(wanted).published.published == 0
+
+
+@pytest.mark.parametrize("name", ["v_{}", "v_{}/c3d_features", "c3d/v_{}"])
+def test_hdf5_layouts_meet_the_annotations(folder, name):
+    path = folder.parent / "c3d.hdf5"
+    with h5py.File(path, "w") as file:
+        for index in range(3):
+            file.create_dataset(name.format(f"{index:011d}"), data=array(index))
+    report = import_features(config(path, annotate(folder, **{f"{index:011d}": {} for index in range(3)})))
+    assert (report.published.published, report.reconciliation.without_annotation) == (3, [])
 
 
 def test_new_annotations_relabel_without_reading_the_features(folder, monkeypatch):
