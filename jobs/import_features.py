@@ -27,6 +27,8 @@ def run(config: ImportConfig) -> int:
         f"published  {published.published} now, {published.already_published} before, {published.failed} failed; "
         f"{published.shards} shards, {published.shard_bytes / 2**20:.1f} MiB"
     )
+    if published.incomplete:
+        print(f"incomplete {published.incomplete}: transient failures; the next run tries them again")
     print(f"zero rows  {report.num_zero_rows}, kept as they are")
     for line in _findings(report, config.max_listed):
         print(line)

@@ -76,8 +76,8 @@ class GenerationPlan:
     Args:
         done: published as they should be already.
         placements: to be written now.
-        failed: incomplete, with a failure that holds them back.
-        incomplete: not extracted yet.
+        failed: held back by a permanent failure.
+        incomplete: not extracted yet, or failed in a way that the next run tries again.
         tombstones: published ids that are gone, or whose new content failed for good.
         commit: number of this publish.
     """
@@ -110,7 +110,6 @@ def plan_generation(
     videos = pairs.group_by("video_id").agg(
         complete=ready.all(),
         done=(pl.col("status") == "done").all(),
-        failed=(pl.col("status") == "failed_before").any(),
         blocked=pl.col("blocked").any(),
     )
     to_place = set(videos.filter(pl.col("complete") & ~pl.col("done"))["video_id"])
@@ -133,8 +132,8 @@ def plan_generation(
                 for video_id, split, name in new
             ),
         ),
-        failed=frozenset(videos.filter(~pl.col("complete") & pl.col("failed"))["video_id"]),
-        incomplete=frozenset(videos.filter(~pl.col("complete") & ~pl.col("failed"))["video_id"]),
+        failed=frozenset(blocked),
+        incomplete=frozenset(videos.filter(~pl.col("complete") & ~pl.col("blocked"))["video_id"]),
         tombstones=_tombstones(frames, blocked),
         commit=int(samples.select(pl.col("commit").max().fill_null(0)).item()) + 1,
     )

@@ -73,18 +73,21 @@ def test_each_video_is_in_exactly_one_class(world):
     world.add("staged")
     world.add("new")
     world.add("failed")
+    world.add("shaky")
     world.remove("video000")
     world.snapshot()
     content = dict(world.store.videos().select("video_id", "content_hash").iter_rows())
     failure = {"stage": "decode", "reason": "truncated", "message": "m", "permanent": True}
     world.store.commit_failures([failure | {"video_id": "failed", "content_hash": content["failed"]}])
-    world.stage(skip=[("new", 0)])
+    shaky = {"video_id": "shaky", "content_hash": content["shaky"], "reason": "storage_transient", "permanent": False}
+    world.store.commit_failures([failure | shaky])
+    world.stage(skip=[("new", 0), *(("shaky", segment) for segment in range(3))])
     found = plan(world.store.frames(full=True))
     assert found.done == frozenset(ids(20)) - {"video000"}
     assert [placement.video_id for placement in found.placements] == ["staged"]
     assert (found.failed, found.incomplete, found.tombstones) == (
         frozenset({"failed"}),
-        frozenset({"new"}),
+        frozenset({"new", "shaky"}),
         ("video000",),
     )
 
