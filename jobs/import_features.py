@@ -46,6 +46,7 @@ def _findings(report: ImportReport, limit: int) -> list[str]:
         lines += listed("missing", "annotated videos have no features", without.without_video, limit)
     problems = [f"{video_id}: {problem}" for video_id, problem in report.annotation_problems]
     lines += listed("annotation", "impossible segments", problems, limit)
+    lines += listed("segments", "annotated segments do not lie in their videos", report.cut, limit)
     odd = [
         f"{video_id}: rows cover {covered:.1f} s of {claimed:.1f} s" for video_id, covered, claimed in report.doubtful
     ]

@@ -16,8 +16,8 @@ from typing import Any
 from hvlm.errors import UserError
 
 _YOUTUBE_ID_LENGTH = 11
-# A segment may end this much after the duration before it is listed: the official file rounds durations to 0.01 s.
-_ROUNDING_S = 0.02
+ROUNDING_S = 0.02
+"""A segment may end this much after the duration before it is listed: the official file rounds durations to 0.01 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +169,7 @@ def _read_item(
             f"segment [{start_s}, {end_s}] of '{kept[text_key]}' starts beyond the duration {duration_s}: left out",
         )
     problem = f"segment [{start_s}, {end_s}] of '{kept[text_key]}' ends beyond the duration {duration_s}: cut"
-    return kept | {"segment": [start_s, float(duration_s)]}, problem if end_s > duration_s + _ROUNDING_S else None
+    return kept | {"segment": [start_s, float(duration_s)]}, problem if end_s > duration_s + ROUNDING_S else None
 
 
 def _is_number(value: Any) -> bool:

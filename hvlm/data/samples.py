@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hvlm.data.activitynet import ROUNDING_S
 from hvlm.data.tar import read_members
 
 FEATURES_SUFFIX = ".features.npy"
@@ -144,3 +145,14 @@ def fit_segments(items: list[dict[str, Any]], duration_s: float) -> list[dict[st
         if math.isfinite(start_s) and 0 <= start_s < end_s:
             fitted.append(item | {"segment": [float(start_s), end_s]})
     return fitted
+
+
+def misfits(items: list[dict[str, Any]], duration_s: float) -> list[str]:
+    """Return what `fit_segments` cuts or leaves out, in words; a cut of a rounding is none."""
+    found = []
+    for item in items:
+        start_s, end_s = item.get("segment") or (0.0, duration_s)
+        if end_s > duration_s + ROUNDING_S or start_s >= duration_s:
+            done = "left out" if start_s >= duration_s else "cut"
+            found.append(f"segment [{start_s:g}, {end_s:g}] of a video of {duration_s:.2f} s: {done}")
+    return found

@@ -4,8 +4,11 @@ from collections import Counter
 
 from pipelines.extraction.preview import Preview
 from pipelines.extraction.run import ExtractReport
+from pipelines.store.catalog import FeatureStore
 from pipelines.store.findings import listed, listing_findings
 from pipelines.store.plan import STATUSES, Plan
+from pipelines.store.shards import cut_segments
+from pipelines.store.sources import SourceListing
 
 SHOWN = 5
 """How many odd things of a kind a report names."""
@@ -42,7 +45,7 @@ def preview_report(preview: Preview) -> str:
     lines = [f"plan for {preview.config.store_uri}: {plan.num_videos} videos in the source", plan_table(plan)]
     if preview.tombstoned:
         lines.append(f"  {preview.tombstoned} videos are gone from the source: they become tombstones")
-    lines += listing_findings(preview.listing, SHOWN)
+    lines += _source_findings(preview.listing)
     if plan.todo.is_empty():
         lines.append("nothing to extract")
     else:
@@ -89,9 +92,21 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         lines.append(f"  incomplete {published.incomplete} videos: transient failures; the next run tries them again")
     failed = (f"{row['video_id']}: {row['reason']}: {row['message']}" for row in report.failures)
     lines += listed("failed", "videos in this run", failed, SHOWN)
-    lines += listing_findings(report.listing, SHOWN)
+    lines += _source_findings(report.listing)
+    if report.listing.annotations:
+        odd = cut_segments(FeatureStore.open(store_uri))
+        lines += listed("segments", "annotated segments do not lie in their videos", odd, SHOWN)
     lines.append(f"  store version {published.version}, {_span(report.total_s)} in all")
     return "\n".join(lines)
+
+
+def _source_findings(listing: SourceListing) -> list[str]:
+    lines = listing_findings(listing, SHOWN)
+    if listing.num_collapsed:
+        lines.append(f"  equal      {listing.num_collapsed} lines of the list repeat another: counted once")
+    if listing.num_merged:
+        lines.append(f"  captions   {listing.num_merged} lines of the list give a video one more caption")
+    return lines
 
 
 def _span(seconds: float) -> str:

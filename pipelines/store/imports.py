@@ -20,6 +20,7 @@ from pipelines.store.feature_files import FeatureFormat, FeatureReader, ImportCo
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.plan import make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
+from pipelines.store.shards import cut_segments
 from pipelines.store.snapshot import PROBE_COLUMNS, SnapshotSummary, apply_snapshot, diff_listing
 from pipelines.store.sources import SourceListing
 from pipelines.store.staging import StagingItem, sweep_orphans, write_staging_tar
@@ -38,6 +39,7 @@ class ImportReport:
         num_zero_rows: all-zero rows of the arrays that this run imported (they are kept).
         failures: failure rows of this run; rejected: entries that are no video (e.g. two files of one id).
         reconciliation: ids without annotation, annotations without features; annotation_problems: cut or dropped rows.
+        cut: annotated segments that end beyond their video.
         doubtful: (video id, seconds that its rows cover, annotated seconds) where the two disagree by far.
     """
 
@@ -48,6 +50,7 @@ class ImportReport:
     rejected: list[dict[str, Any]]
     reconciliation: Reconciliation | None
     annotation_problems: list[tuple[str, str]]
+    cut: list[str]
     doubtful: list[tuple[str, float, float]]
 
 
@@ -84,6 +87,7 @@ def import_features(config: ImportConfig) -> ImportReport:
         rejected=listing.rejected,
         reconciliation=listing.reconciliation,
         annotation_problems=listing.annotations.problems if listing.annotations else [],
+        cut=cut_segments(store) if listing.annotations else [],
         doubtful=importer.doubtful,
     )
 

@@ -7,10 +7,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
-from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments
+from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, misfits
 from hvlm.data.tar import TarWriter
 from infra import storage
+from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
 from pipelines.store.staging import read_segment
 
@@ -74,6 +76,21 @@ def set_manifest(rows: list[dict[str, Any]]) -> bytes:
         shard["samples"].append(sample | {"span_s": [0.0, row["duration_s"]], "sha256": row["sample_sha256"]})
     head = {name: rows[0][name] for name in ("gen", "encoder", "fingerprint", "dim")}
     return json.dumps(head | {"shards": shards}, indent=1, sort_keys=True, ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+def cut_segments(store: FeatureStore) -> list[str]:
+    """Return `id: segment ... cut` for the segments of the snapshot's videos that end beyond the video itself.
+
+    The annotation file's own durations are checked when it is read; these are the durations of the files.
+    """
+    videos = store.videos(["video_id", "duration_s", "metadata_json"]).filter(
+        pl.col("duration_s").is_not_null() & pl.col("metadata_json").str.contains('"segment":[', literal=True)
+    )
+    found = []
+    for video_id, duration_s, text in videos.iter_rows():
+        metadata = json.loads(text)
+        found += [f"{video_id}: {odd}" for odd in misfits(metadata["annotations"] + metadata["captions"], duration_s)]
+    return found
 
 
 def _write_sample(writer: TarWriter, sink: _HashingSink, task: ShardTask, item: ShardItem) -> dict[str, Any]:

@@ -20,6 +20,7 @@ def folder(tmp_path):
         "v0": {"duration": 4.0, "annotations": [{"label": "a", "segment": [9, 12]}]},
         "lost": {},
         "v1": {"duration": 40.0},
+        "v2": {"annotations": [{"label": "a", "segment": [1, 12]}]},
     }
     (tmp_path / "gt.json").write_text(json.dumps({"database": database}))
     return tmp_path
@@ -41,7 +42,8 @@ def test_the_report_lists_every_oddity(folder, capsys):
     for line in (
         "published  3 now, 0 before, 1 failed",
         "nan: unreadable: 4 of 4 rows",
-        "unlabelled 2 videos",
+        "unlabelled 1 videos",
+        "v2: segment [1, 12] of a video of 4.00 s: cut",
         "missing    1 annotated",
         "v0: segment [9.0, 12.0] of 'a' starts beyond the duration 4.0",
         "v1: rows cover 4.0 s of 40.0 s",

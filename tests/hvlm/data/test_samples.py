@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments
+from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, misfits
 from tests.hvlm.data.test_tar import write
 
 META = SampleMeta(
@@ -81,4 +81,9 @@ def test_segments_are_fitted_to_the_video():
         ("inside", [1.0, 2.0]),
         ("over the end", [3.0, 4.0]),
         ("whole", [0.0, 4.0]),
+    ]
+    rounded = {"text": "rounded", "segment": [1.0, 4.01]}
+    assert misfits([*items, rounded], 4.0) == [
+        "segment [3, 9] of a video of 4.00 s: cut",
+        "segment [5, 6] of a video of 4.00 s: left out",
     ]

@@ -9,7 +9,7 @@ import pytest
 import webdataset
 
 from pipelines.store.generation import plan_generation, shard_tasks
-from pipelines.store.shards import set_manifest, write_shard
+from pipelines.store.shards import cut_segments, set_manifest, write_shard
 from pipelines.store.staging import StagingItem, write_staging_tar
 from tests.pipelines.store.test_staging import ITEM
 from tests.pipelines.store.world import BOTH, CONFIG, World, ids, planted_features
@@ -61,6 +61,19 @@ def test_webdataset_reads_the_shards_of_two_encoders_side_by_side(world):
             assert (meta["subset"], meta["encoder"], meta["T"]) == ("training", task.encoder, len(features))
             keys.setdefault(task.encoder, []).append(sample["__key__"])
     assert len(keys["clip"]) == 6 and keys["clip"] == keys["c3d"]
+
+
+def test_annotations_beyond_the_end_of_the_file_are_said(world):
+    segments = [[1.0, 2.0], [20.0, 40.0], [31.0, 35.0]]
+    world.add("odd", annotations=[{"label": "l", "segment": segment} for segment in segments])
+    world.add("gone", captions=[{"text": "t", "segment": [31.0, 35.0]}])
+    world.snapshot()
+    world.remove("gone")
+    world.snapshot()
+    assert cut_segments(world.store) == [
+        "odd: segment [20, 40] of a video of 30.00 s: cut",
+        "odd: segment [31, 35] of a video of 30.00 s: left out",
+    ]
 
 
 def test_segments_that_do_not_join_are_refused(world):
