@@ -6,8 +6,7 @@ and the key.
 
 import dataclasses
 from collections.abc import Hashable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +23,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                break  # a list or mapping as key: PyYAML refuses it below, with its place
             if key in seen:
                 raise UserError(
                     what=f"{node.start_mark.name}, line {key_node.start_mark.line + 1}",
@@ -39,23 +40,26 @@ def load_yaml(path: str) -> dict[str, Any]:
     """Return the mapping in a YAML file.
 
     Raises:
-        UserError: no such file, not YAML, duplicate keys, or no mapping at the top.
+        UserError: no such file, not readable, not YAML, duplicate keys, or no mapping at the top.
     """
-    file = Path(path)
-    if not file.is_file():
+    try:
+        with open(path, encoding="utf-8") as stream:
+            loaded = _parse(stream)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise UserError(
             what="--config",
             got=path,
             expected="an existing YAML file",
             do="check the path (jobs/configs/ has examples)",
-        )
-    with file.open(encoding="utf-8") as stream:
-        try:
-            loaded = yaml.load(stream, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
-        except yaml.YAMLError as error:
-            raise UserError(
-                what=path, got=str(error).replace("\n", " "), expected="valid YAML", do="mend the file there"
-            ) from error
+        ) from error
+    except OSError as error:
+        raise UserError(
+            what="--config", got=f"{path}: {error.strerror}", expected="a file that can be read", do="let it be read"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(
+            what=path, got=str(error).replace("\n", " "), expected="valid YAML in UTF-8", do="mend the file there"
+        ) from error
     if not isinstance(loaded, dict):
         raise UserError(
             what=path,
@@ -88,7 +92,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
                 )
             node = child
         try:
-            node[last] = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+            node[last] = _parse(text)
         except yaml.YAMLError as error:
             raise UserError(what="override", got=override, expected="a YAML value after '='", do="quote it") from error
     return merged
@@ -145,3 +149,12 @@ def _describe(item: Any) -> str:
 
 def _copy(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def _parse(text: str | TextIO) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 (a SafeLoader)
+    except UserError:
+        raise
+    except ValueError as error:  # not UTF-8, or a date such as 2024-13-45
+        raise yaml.YAMLError(str(error)) from error

@@ -1,5 +1,7 @@
 """Loading configurations: what is wrong is named, with its file and key."""
 
+import errno
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,6 +90,9 @@ def test_overrides_leave_the_given_values_alone():
         ("source: {uri: /v}\nseed: 1\nseed: 2\n", "line 3: got the key 'seed' a second time"),
         ("source: {uri: /v, uri: /w}\n", "line 1: got the key 'uri' a second time"),
         ("source: [\n", "expected valid YAML"),
+        ("[a, b]: 1\n", "unhashable key.*expected valid YAML"),
+        ("{a: 1}: 1\n", "unhashable key.*expected valid YAML"),
+        ("note: 2024-13-45\n", "month must be in 1.*expected valid YAML"),
         ("- a\n- b\n", "got list; expected a mapping"),
         ("", "got NoneType; expected a mapping"),
     ],
@@ -109,6 +114,8 @@ def test_all_wrong_keys_are_named_at_once(write):
         ("=3", "expected key=value"),
         ("seed.x=3", "expected 'seed' to hold further keys"),
         ("seed=[", "expected a YAML value"),
+        ("note=2024-13-45", "expected a YAML value"),
+        ("shapes={[a]: 1}", "expected a YAML value"),
         ("sede=3", "sede is not a known key"),
     ],
 )
@@ -123,6 +130,24 @@ def test_a_missing_file_is_named(tmp_path, make_folder):
     if make_folder:
         path.mkdir()
     with pytest.raises(UserError, match=r"--config: got .*none\.yaml; expected an existing YAML file"):
+        load_yaml(str(path))
+
+
+def test_a_file_without_permission_is_named(write, monkeypatch):
+    path = write("seed: 1\n")
+
+    def refuse(name, *_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(UserError, match=r"--config: got .*run\.yaml: Permission denied; expected a file that can be"):
+        load_yaml(path)
+
+
+def test_a_file_that_is_not_utf_8_is_named(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_bytes("note: caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"run\.yaml: got 'utf-8' codec can't decode .*expected valid YAML in UTF-8"):
         load_yaml(str(path))
 
 
