@@ -101,7 +101,7 @@ def render_world(config: RenderConfig) -> RenderReport:
     that it did not make are never touched.
 
     Raises:
-        UserError: `videos` has files although there is no `world.json`, or the folder cannot be written.
+        UserError: `videos` has files although there is no `world.json`, or the folder cannot be written (a full disk).
     """
     folder = Path(config.output_path).expanduser()
     jobs = _jobs(config)
@@ -118,12 +118,12 @@ def render_world(config: RenderConfig) -> RenderReport:
         resolutions = [(job.video_format.width, job.video_format.height) for job in scripts]
         annotations = annotations_json([job.script for job in scripts], durations_s, resolutions)
         _write_text(folder / ANNOTATIONS_NAME, annotations)
-    except PermissionError as error:
+    except OSError as error:  # what is rendered stays, and the next run goes on there
         raise UserError(
             what="output_path",
-            got=f"{error.filename}: {error.strerror}",
-            expected="a folder that can be written",
-            do="choose another",
+            got=f"{error.filename or folder}: {error.strerror or error}",
+            expected="a folder that can be written, with room",
+            do="make room or choose another, then run the same command again",
         ) from error
     return RenderReport(
         folder=folder,

@@ -1,5 +1,7 @@
 """The render job: its configs load, its report says what it did, its exit code is the truth."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -55,3 +57,15 @@ def test_the_demo_is_what_the_issue_asks_for(repository: Path) -> None:
     assert config.world.num_videos >= 48
     assert 20.0 <= config.world.min_duration_s <= config.world.max_duration_s <= 60.0
     assert config.bad_files
+
+
+def test_a_full_disk_is_the_users_to_mend(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tiny: list[str]
+) -> None:
+    def full(self: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert _run(monkeypatch, *tiny) == 2
+    said = capsys.readouterr().err
+    assert "no space left" in said.lower() and "Traceback" not in said

@@ -1,13 +1,16 @@
 """A world is rendered once; what is missing is made again, what is foreign is never touched."""
 
+import errno
 import json
 import os
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import pytest
 
 from hvlm.errors import UserError
+from hvlm.synthetic import dataset
 from hvlm.synthetic.dataset import RenderConfig, render_world
 from hvlm.synthetic.rendering import PictureConfig
 from hvlm.synthetic.world import WorldConfig
@@ -110,3 +113,13 @@ def test_a_folder_without_permission_is_the_users_error(tmp_path: Path, monkeypa
 def test_values_out_of_range_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(UserError, match="expected"):
         RenderConfig(**({"output_path": "x"} | values))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [OSError, av.error.OSError])
+def test_a_full_disk_is_the_users_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]) -> None:
+    def full(*_: object) -> None:
+        raise error(errno.ENOSPC, os.strerror(errno.ENOSPC), "planted-0000.mp4")
+
+    monkeypatch.setattr(dataset, "render_video", full)
+    with pytest.raises(UserError, match=r"planted-0000\.mp4: No space left on device.* with room"):
+        render_world(_config(tmp_path))
