@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobs.entry import guarded
+
 ENOUGH_GROUPS = 2
 
 
@@ -83,4 +85,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

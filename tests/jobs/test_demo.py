@@ -1,6 +1,11 @@
 """The demo's commands and its verdict; that they run is `make smoke`'s business."""
 
+import runpy
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from infra.config_io import load_config
 from jobs.demo import demo_commands, verdict
@@ -56,3 +61,17 @@ def test_many_rows_of_one_group_are_no_two_groups() -> None:
         "THE TRAINED MODEL DOES NOT BEAT THE RAW FEATURES: it is ahead in 1 of 2 groups: retrieval ("
     )
     assert "in 0 of 1 groups; 2 are expected" in verdict(_report(classification=[False]))
+
+
+def test_an_interrupted_demo_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "run", interrupt)
+    monkeypatch.setattr(sys, "argv", ["demo", "--smoke", "--root", str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "jobs.demo")
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("jobs.demo", run_name="__main__")
+    assert stop.value.code == 130 and "run the same command again" in capsys.readouterr().err
