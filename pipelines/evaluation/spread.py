@@ -11,6 +11,7 @@ from hvlm.config import Config, require
 from hvlm.encoders.clip import ClipConfig
 from hvlm.metrics.linear_probe import LinearProbe
 from hvlm.metrics.proposals import ProposalConfig
+from infra.cluster import total_resources
 from pipelines.evaluation.embedding import Embedder, EmbedSetup
 from pipelines.evaluation.records import Floats32, LocalisedVideo, VideoRecord
 
@@ -86,7 +87,7 @@ class EmbedderPool:
     """Ray actors that each hold the model. Use as a context manager: the actors end with it."""
 
     def __init__(self, setup: EmbedSetup, resources: EvaluateResources) -> None:
-        gpus = ray.cluster_resources().get("GPU", 0.0)
+        gpus = total_resources().get("GPU", 0.0)
         per_actor = (1.0 if gpus else 0.0) if resources.num_gpus_per_actor is None else resources.num_gpus_per_actor
         count = resources.num_actors or _default_actors(gpus, per_actor)
         # A task of an actor that died runs again on its restart: results are pure functions of their rows.
@@ -146,7 +147,7 @@ def in_order_of(rows: Sequence[Mapping[str, Any]], results: Sequence[K]) -> list
 
 def device_of(resources: EvaluateResources) -> str:
     """Return the device that actors use: cuda when they are given a GPU."""
-    gpus = ray.cluster_resources().get("GPU", 0.0)
+    gpus = total_resources().get("GPU", 0.0)
     wanted = resources.num_gpus_per_actor
     return "cuda" if (wanted is None and gpus > 0) or (wanted or 0.0) > 0 else "cpu"
 
@@ -154,7 +155,7 @@ def device_of(resources: EvaluateResources) -> str:
 def _default_actors(gpus: float, gpus_per_actor: float) -> int:
     if gpus_per_actor > 0:
         return max(1, int(gpus / gpus_per_actor))
-    return max(1, int(ray.cluster_resources().get("CPU", 1.0)) // 2)
+    return max(1, int(total_resources().get("CPU", 1.0)) // 2)
 
 
 def _result(reference: Any) -> Any:

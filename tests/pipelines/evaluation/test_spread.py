@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import pytest
 
+from infra import cluster
 from pipelines.evaluation.embedding import EmbedSetup
 from pipelines.evaluation.spread import (
     ConservationError,
     EmbedderPool,
     EvaluateResources,
+    _default_actors,
     check_conservation,
     device_of,
     in_order_of,
@@ -64,3 +66,10 @@ def test_pool_embeds_every_row_once_and_in_order(planted, ray_cluster):
         # the same row twice is a plan that counts a sample twice
         with pytest.raises(ConservationError):
             check_conservation([row["key"] for row in rows], [r.key for r in pool.embed([*rows, rows[0]])], "embed")
+
+
+def test_an_autoscaling_cluster_counts_with_what_it_can_become(ray_cluster, monkeypatch):
+    """Nodes with GPUs start when they are asked for; a cluster that is still small must not mean CPU."""
+    monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: {"CPU": 64, "GPU": 4})
+    assert device_of(EvaluateResources()) == "cuda"
+    assert _default_actors(0.0, 0.0) == 32
