@@ -30,7 +30,7 @@ from torch import nn
 
 from hvlm.config import Config, require
 from hvlm.encoders.base import BatchRunner, EncoderDescription, check_clips
-from hvlm.encoders.precision import Precision, resolve_device, resolve_precision
+from hvlm.encoders.precision import Precision, resolve_device, resolve_precision, stated_precision
 from hvlm.encoders.weights import load_strict, read_state_dict, weights_identity
 from hvlm.errors import UserError
 from hvlm.video.sampling import SamplingConfig
@@ -72,7 +72,8 @@ class C3DConfig(Config):
         width: factor on the channels (1.0 is the published network, 0.125 a tiny one for tests).
         fc_dim: width of fc6 and fc7; 4096 is published.
         batch_size: clips per forward pass.
-        precision: `auto` is fp32 on a CPU and bf16 or fp16 on a GPU.
+        precision: of the matrix products; `auto` is fp32 on every device. bf16 is faster on a GPU, and its features are
+            others: it has another fingerprint.
     """
 
     kind: Literal["c3d"] = "c3d"
@@ -174,7 +175,7 @@ def describe_c3d(config: C3DConfig) -> EncoderDescription:
         "model": {"width": config.width, "fc_dim": config.fc_dim, "layer": config.layer},
         "weights": weights_identity(path, config.seed),
         "preprocessing": {"mean": list(MEAN_BGR), "scale": 255, "channels": "bgr"},
-        "precision": config.precision,
+        "precision": stated_precision(config.precision),
         "view": json.loads(json.dumps(asdict(view))),
         "output": "after ReLU, not normalised",
     }
@@ -200,21 +201,12 @@ class C3DEncoder:
     """A loaded C3D network."""
 
     def __init__(self, config: C3DConfig, network: C3D, device: torch.device) -> None:
-        self._view = c3d_view(config)
+        self.view = c3d_view(config)
+        self.dim = config.fc_dim
         self._network = network.to(device)
         dtype = resolve_precision(config.precision, device)
         self._runner = BatchRunner(batch_size=config.batch_size, dim=config.fc_dim, device=device, dtype=dtype)
         self._mean = torch.tensor(MEAN_BGR, device=device).view(1, 3, 1, 1, 1)
-
-    @property
-    def view(self) -> FrameView:
-        """The frames and pixels that `encode` wants."""
-        return self._view
-
-    @property
-    def dim(self) -> int:
-        """Width of a feature row."""
-        return self._runner.dim
 
     def encode(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the features of the configured layer, zero or positive, not normalised.
@@ -228,7 +220,7 @@ class C3DEncoder:
         Raises:
             UserError: clips of another shape or dtype, or features that are not finite.
         """
-        check_clips(clips, self._view)
+        check_clips(clips, self.view)
         return self._runner.run(clips, self._forward)
 
     def _forward(self, clips_NSHWC: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hvlm.config import Config, require
 from hvlm.encoders.base import BatchRunner, EncoderDescription, check_clips
 from hvlm.encoders.clip_model import RANDOM, ClipSpec, Preprocessing, build_model, read_spec, weights_path
-from hvlm.encoders.precision import Precision, resolve_device, resolve_precision
+from hvlm.encoders.precision import Precision, resolve_device, resolve_precision, stated_precision
 from hvlm.encoders.weights import weights_identity
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
@@ -36,7 +36,8 @@ class ClipConfig(Config):
             open_clip tag whose mean, std and resizing hold.
         sampling: which frames get a row.
         batch_size: frames per forward pass.
-        precision: `auto` is fp32 on a CPU and bf16 or fp16 on a GPU.
+        precision: of the matrix products; `auto` is fp32 on every device. bf16 is faster on a GPU, and its features are
+            others: it has another fingerprint.
     """
 
     kind: Literal["clip"] = "clip"
@@ -88,7 +89,7 @@ def describe_clip(config: ClipConfig) -> EncoderDescription:
             "std": list(spec.preprocessing.std),
             "channels": "rgb",
         },
-        "precision": config.precision,
+        "precision": stated_precision(config.precision),
         "view": json.loads(json.dumps(asdict(view))),
         "output": "image projection, not normalised",
     }
@@ -113,7 +114,8 @@ class ClipEncoder:
     """A loaded CLIP image tower; the text tower is dropped (see `hvlm.encoders.text`)."""
 
     def __init__(self, config: ClipConfig, spec: ClipSpec, tower: torch.nn.Module, device: torch.device) -> None:
-        self._view = clip_view(spec.preprocessing, config.sampling)
+        self.view = clip_view(spec.preprocessing, config.sampling)
+        self.dim = spec.dim
         self._tower = tower.to(device)
         dtype = resolve_precision(config.precision, device)
         self._runner = BatchRunner(batch_size=config.batch_size, dim=spec.dim, device=device, dtype=dtype)
@@ -123,16 +125,6 @@ class ClipEncoder:
             for values in (spec.preprocessing.mean, spec.preprocessing.std)
         )
         self._scale, self._shift = 1 / (255 * std), -mean / std
-
-    @property
-    def view(self) -> FrameView:
-        """The frames and pixels that `encode` wants."""
-        return self._view
-
-    @property
-    def dim(self) -> int:
-        """Width of a feature row."""
-        return self._runner.dim
 
     def encode(self, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return image features, not normalised.
@@ -146,7 +138,7 @@ class ClipEncoder:
         Raises:
             UserError: clips of another shape or dtype, or features that are not finite.
         """
-        check_clips(clips, self._view)
+        check_clips(clips, self.view)
         return self._runner.run(clips[:, 0], self._forward)
 
     def _forward(self, frames_NHWC: torch.Tensor) -> torch.Tensor:

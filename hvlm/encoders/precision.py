@@ -1,7 +1,8 @@
 """In which number format a frozen encoder calculates.
 
-`auto` means float32 on a CPU and bfloat16 (float16 on GPUs older than Ampere) on a GPU. Reduced precision runs under
-autocast: weights stay float32, layer norms and reductions stay float32, matrix products and convolutions are reduced.
+`auto` means float32 on every device: features must not depend on the machine that happened to make them, and their
+fingerprint is computed where no GPU need be. Reduced precision must be asked for. It runs under autocast: weights stay
+float32, layer norms and reductions stay float32, matrix products and convolutions are reduced.
 """
 
 from collections.abc import Iterator
@@ -39,16 +40,17 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def stated_precision(precision: Precision) -> str:
+    """Return what `precision` stands for, on any device: the value that goes into an encoder's identity."""
+    return "fp32" if precision == "auto" else precision
+
+
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
     """Return the format of the matrix products for `precision` on `device`.
 
     Raises:
         UserError: `fp16` on a CPU, which has no fast float16 products.
     """
-    if precision == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     require(
         not (precision == "fp16" and device.type == "cpu"),
         what="precision",
@@ -56,7 +58,7 @@ def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype
         expected="fp32, bf16 or auto on a CPU",
         do="set precision: auto",
     )
-    return _DTYPES[precision]
+    return _DTYPES[stated_precision(precision)]
 
 
 @contextmanager

@@ -50,7 +50,8 @@ class DecordBackend:
     """One decoding thread per decoder."""
 
     name = "decord"
-    version = version("decord2")
+    # PyAV makes the index and picks the packets, so it has a part in which frames come out.
+    version = f"{version('decord2')}, PyAV {av.__version__} (FFmpeg {av.ffmpeg_version_info})"
 
     def __init__(self) -> None:
         # Its errors arrive as exceptions; printing them too would fill the logs of a job with one line per bad packet.

@@ -177,6 +177,7 @@ def test_the_description_agrees_with_the_loaded_encoder(encoder):
 def test_the_identity_changes_with_what_changes_features(changes):
     assert describe_c3d(tiny(**changes)).identity != describe_c3d(tiny()).identity
     assert describe_c3d(tiny(batch_size=1)).identity == describe_c3d(tiny()).identity
+    assert describe_c3d(tiny(precision="fp32")).identity == describe_c3d(tiny()).identity
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,10 @@ def test_the_identity_changes_with_what_changes_features(changes):
     assert describe_clip(tiny(**changes)).identity != describe_clip(tiny()).identity
 
 
+def test_auto_and_fp32_are_one_encoder():
+    assert describe_clip(tiny()).identity == describe_clip(tiny(precision="fp32")).identity
+
+
 def test_the_identity_holds_contents_not_paths_or_speed(tmp_path):
     copied = tmp_path / "elsewhere.json"
     copied.write_bytes(Path(TINY).read_bytes())

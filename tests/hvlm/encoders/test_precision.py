@@ -1,15 +1,18 @@
 import pytest
 import torch
 
-from hvlm.encoders.precision import inference, resolve_device, resolve_precision
+from hvlm.encoders.precision import inference, resolve_device, resolve_precision, stated_precision
 from hvlm.errors import UserError
 
 CPU = torch.device("cpu")
 
 
-def test_auto_is_fp32_on_a_cpu():
-    assert resolve_precision("auto", CPU) == torch.float32
-    assert resolve_precision("bf16", CPU) == torch.bfloat16
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_auto_is_fp32_on_every_device_and_is_stated_as_such(device):
+    """A device name suffices: nothing here asks what the GPU can do."""
+    assert resolve_precision("auto", torch.device(device)) == torch.float32
+    assert (stated_precision("auto"), stated_precision("bf16")) == ("fp32", "bf16")
+    assert resolve_precision("bf16", torch.device(device)) == torch.bfloat16
 
 
 def test_fp16_on_a_cpu_is_refused():
@@ -42,7 +45,7 @@ def test_inference_calculates_without_gradients_in_the_asked_format():
 def test_gpu_formats():
     device = resolve_device("cuda")
     matrix = torch.ones(16, 16, device=device)
-    with inference(resolve_precision("auto", device), device):
-        assert (matrix @ matrix).dtype in (torch.bfloat16, torch.float16)
+    with inference(resolve_precision("bf16", device), device):
+        assert (matrix @ matrix).dtype == torch.bfloat16
     with inference(torch.float32, device):
         assert not torch.backends.cudnn.allow_tf32

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,9 +36,6 @@ def test_a_gpu_gives_the_features_of_the_cpu(config):
     clips = random_clips(describe_encoder(config).view, 5)
     expected = load_encoder(config, "cpu").encode(clips)
     scale = np.abs(expected).max()
-    reduced = load_encoder(config, "cuda").encode(clips)
+    reduced = load_encoder(replace(config, precision="bf16"), "cuda").encode(clips)
     assert 0 < np.abs(reduced - expected).max() < 0.05 * scale
-    exact = load_encoder(
-        type(config)(**{**{name: getattr(config, name) for name in config.__slots__}, "precision": "fp32"}), "cuda"
-    )
-    assert np.abs(exact.encode(clips) - expected).max() < 1e-4 * scale
+    assert np.abs(load_encoder(config, "cuda").encode(clips) - expected).max() < 1e-4 * scale

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,13 @@ from hvlm.errors import Reason, VideoError
 from hvlm.video import decord_backend
 from hvlm.video.decord_backend import DecordBackend
 from hvlm.video.index import scan_video
+from hvlm.video.pyav_backend import PyAVBackend
 from tests.hvlm.video.numbered import RECIPES, read_number, request_frames
 
 
 def test_name_and_version_go_into_fingerprints():
     assert DecordBackend.name == "decord"
-    assert DecordBackend.version[0].isdigit()
+    assert DecordBackend.version == f"{version('decord2')}, PyAV {PyAVBackend.version}"  # PyAV picks its packets
 
 
 @pytest.mark.parametrize("name", [name for name in RECIPES if name != "mpeg4_avi"])
