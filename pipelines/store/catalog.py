@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from infra import storage
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
 
@@ -136,15 +136,26 @@ class FeatureStore:
         """Append a publish's rows in ONE commit and return the new version: this is the moment a generation exists.
 
         Raises:
-            RuntimeError: another writer has published since `expected_version` was read.
+            JobError: another writer has published since `expected_version` was read, be it at this very moment.
         """
-        version = self.samples_version()
-        if version != expected_version:
-            raise RuntimeError(
-                f"another job has published to {self.uri} (version {version}, not {expected_version}); run again"
-            )
-        self._append("samples", frame)
-        return self.samples_version()
+        if frame.is_empty():
+            return expected_version
+        uri = self._table_uri("samples")
+        try:
+            with _clean_errors(uri):
+                write_deltalake(
+                    self._table("samples", expected_version),
+                    frame.select(_typed_columns("samples")),
+                    mode="append",
+                    commit_properties=CommitProperties(max_commit_retries=0),  # a retry would go on top of the other
+                )
+        except CommitFailedError as error:
+            if self.samples_version() == expected_version:
+                raise  # the storage failed, not the race
+            raise JobError(
+                f"another job has published to {self.uri} since version {expected_version} of `samples`; run again"
+            ) from error
+        return expected_version + 1
 
     def _create_tables(self) -> None:
         for name, schema in TABLES.items():
@@ -193,11 +204,6 @@ class FeatureStore:
             return
         with _clean_errors(self._table_uri(name)):
             write_deltalake(self._table_uri(name), frame.select(_typed_columns(name)), mode="append")
-
-
-def empty_samples() -> pl.DataFrame:
-    """Return a samples frame without rows."""
-    return pl.DataFrame(schema=SAMPLES)
 
 
 def _typed_columns(name: str) -> list[pl.Expr]:

@@ -19,14 +19,6 @@ def live_samples(samples: pl.DataFrame) -> pl.DataFrame:
     return rows.join(home.select("video_id", "gen"), on=["video_id", "gen"], how="semi")
 
 
-def tombstoned_ids(samples: pl.DataFrame) -> set[str]:
-    """Return the ids whose newest row is a tombstone."""
-    newest = (
-        samples.filter(pl.col("state") != "selected").sort("commit").group_by("video_id").agg(pl.col("state").last())
-    )
-    return set(newest.filter(pl.col("state") == "tombstone")["video_id"])
-
-
 def selected_encoders(samples: pl.DataFrame) -> dict[str, str]:
     """Return `{encoder: fingerprint}` of the newest publish's configuration: what a reader gets by default."""
     rows = samples.filter(pl.col("state") == "selected")

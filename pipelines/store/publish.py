@@ -113,7 +113,8 @@ def publish(
         run_tasks: maps `write_shard` over the tasks and yields the results in any order (e.g. as Ray tasks).
 
     Raises:
-        RuntimeError: rows were lost, or another job published meanwhile.
+        RuntimeError: rows were lost.
+        JobError: another job published meanwhile.
         UserError: the disk is full.
     """
     version = store.samples_version()
@@ -127,7 +128,7 @@ def publish(
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]
     _check_written(plan, tasks, rows)
     _write_manifests(store, rows)
-    version = commit(store, plan, rows, fingerprints, version)
+    version = commit(store, frames.samples, plan, rows, fingerprints, version)
     clean_up(store, fingerprints)
     return PublishSummary(
         published=len({placement.video_id for placement in plan.placements}),
@@ -143,11 +144,20 @@ def publish(
 
 
 def commit(
-    store: FeatureStore, plan: GenerationPlan, rows: list[dict[str, Any]], fingerprints: Mapping[str, str], version: int
+    store: FeatureStore,
+    samples: pl.DataFrame,
+    plan: GenerationPlan,
+    rows: list[dict[str, Any]],
+    fingerprints: Mapping[str, str],
+    version: int,
 ) -> int:
-    """Append samples, tombstones and, if the configuration changed, the selected encoders; return the version."""
+    """Append samples, tombstones and, if the configuration changed, the selected encoders; return the version.
+
+    Args:
+        samples: the table at `version`; with nothing to append it stays the newest.
+    """
     marks = [_mark(plan.commit, "tombstone", video_id=video_id) for video_id in plan.tombstones]
-    samples = pl.concat([store.samples(), pl.DataFrame(rows, schema=SAMPLES)])
+    samples = pl.concat([samples, pl.DataFrame(rows, schema=SAMPLES)])
     if selected_encoders(samples) != dict(fingerprints) and _have_samples(samples, fingerprints):
         marks += [
             _mark(plan.commit, "selected", encoder=name, fingerprint=print_)
@@ -162,6 +172,12 @@ def clean_up(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
 
     Tars that are not in the catalog yet stay: a write task may be at work on them.
     """
+    if not store.staged().is_empty():
+        _drop_staged(store, fingerprints)
+    sweep_orphans(store, [FEATURES_FOLDER])
+
+
+def _drop_staged(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
     frames = store.frames()
     unit = ["video_id", "content_hash", "encoder", "fingerprint"]
     published = frames.samples.filter(pl.col("state") == "live")
@@ -179,7 +195,6 @@ def clean_up(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
         store.replace_staged(kept)
     for tar in sorted(set(frames.staged["tar"]) - set(kept["tar"])):
         storage.remove(storage.join(store.uri, tar))
-    sweep_orphans(store, [FEATURES_FOLDER])
 
 
 def _check_conservation(frames: StoreFrames, plan: GenerationPlan) -> None:

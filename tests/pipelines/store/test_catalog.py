@@ -1,11 +1,12 @@
 import polars as pl
 import pytest
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from pipelines.store import catalog
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.schema import SAMPLES
 from tests.pipelines.store.world import World, ids
 
 
@@ -90,9 +91,37 @@ def test_empty_commits_write_nothing(world):
     world.store.commit_staged([])
     world.store.commit_failures([])
     world.snapshot()
-    assert world.store.commit_samples(catalog.empty_samples(), 0) == 0
+    assert world.store.commit_samples(pl.DataFrame(schema=SAMPLES), 0) == 0
     logs = [path for path in (world.root / "catalog").rglob("_delta_log/*.json") if path.stem != "0" * 20]
     assert logs == []
+
+
+def test_of_two_publishes_at_the_same_moment_one_fails(world, monkeypatch):
+    world.add(*ids(2))
+    world.run()
+    version, row = world.store.samples_version(), world.store.samples().head(1)
+    write = catalog.write_deltalake
+
+    def just_after_a_rival(*args, **options):
+        write(str(world.root / "catalog/samples"), row, mode="append")
+        write(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(JobError, match="another job has published"):
+        patch.setattr(catalog, "write_deltalake", just_after_a_rival)
+        world.store.commit_samples(row, version)
+    assert world.store.samples_version() == version + 1
+    with pytest.raises(JobError, match="another job has published"):
+        world.store.commit_samples(row, version)
+    assert world.store.commit_samples(row, version + 1) == world.store.samples_version() == version + 2
+
+
+def test_a_commit_that_the_storage_refuses_is_no_rival(world, monkeypatch):
+    def refused(*_, **__):
+        raise CommitFailedError("503 Slow Down")
+
+    monkeypatch.setattr(catalog, "write_deltalake", refused)
+    with pytest.raises(CommitFailedError):
+        world.store.commit_samples(pl.DataFrame([dict.fromkeys(SAMPLES)], schema=SAMPLES), 0)
 
 
 def test_grown_tables_refuse_deletion_and_keep_their_log_for_years(world):

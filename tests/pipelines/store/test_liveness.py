@@ -1,6 +1,6 @@
 import polars as pl
 
-from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders, tombstoned_ids
+from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders
 from pipelines.store.schema import SAMPLES
 
 EMPTY = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
@@ -44,9 +44,7 @@ def test_a_sample_of_another_encoder_from_an_older_generation_is_dead():
     assert live_samples(samples(*rows)).select("gen", "encoder").rows() == [(2, "clip")]
 
 
-def test_tombstones_and_selections():
-    assert tombstoned_ids(samples(*HISTORY[:5])) == {"b"}
-    assert tombstoned_ids(samples(*HISTORY)) == set()
+def test_selections():
     assert selected_encoders(samples()) == {}
     assert selected_encoders(samples(*HISTORY[:3])) == {"clip": "A"}
     assert selected_encoders(samples(*HISTORY)) == {"c3d": "C", "clip": "B"}

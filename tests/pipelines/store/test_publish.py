@@ -3,10 +3,13 @@ import random
 
 import polars as pl
 import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from infra import storage
 from pipelines.store import publish as publish_module
+from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.publish import EncoderColumn, PublishConfig
@@ -320,9 +323,23 @@ def test_two_publishers_cannot_both_commit(world):
         World.publish(world)
         return rows
 
-    with pytest.raises(RuntimeError, match="another job"):
+    with pytest.raises(JobError, match="another job"):
         world.publish(run_tasks=with_a_rival)
     check_contents(world)
+
+
+def test_a_finished_store_reads_its_samples_twice_and_leftovers_still_go(world, monkeypatch):
+    """Once to plan, once to find shards that nothing refers to."""
+    world.add(*ids(4))
+    world.run()
+    leftover = world.root / "features" / "clip-00000000" / "gen-000009" / "train-000000.tar"
+    leftover.parent.mkdir(parents=True)
+    leftover.write_bytes(b"of a killed publish")
+    scanned, scan = [], FeatureStore._scan
+    monkeypatch.setattr(FeatureStore, "_scan", lambda self, *names: scanned.append(names[0]) or scan(self, *names))
+    assert world.publish().published == 0
+    assert scanned.count("samples") == 2 and scanned.count("videos") == 1
+    assert not leftover.exists()
 
 
 def test_a_prefix_shared_by_two_fingerprints_is_refused(world):
@@ -373,11 +390,8 @@ def test_too_small_shards_are_refused():
 
 
 def test_the_same_life_on_an_object_store(monkeypatch):
-    server_module = pytest.importorskip("moto.server", reason="needs moto[server] and s3fs")
-    boto3 = pytest.importorskip("boto3")
-    s3fs = pytest.importorskip("s3fs")
     s3fs.S3FileSystem.clear_instance_cache()
-    server = server_module.ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer(port=0)
     server.start()
     try:
         host, port = server.get_host_and_port()
@@ -385,15 +399,18 @@ def test_the_same_life_on_an_object_store(monkeypatch):
         names |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
         for name, value in (names | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}).items():
             monkeypatch.setenv(name, value)
-        boto3.client("s3").create_bucket(Bucket="bucket")
+        s3fs.S3FileSystem().mkdir("bucket")
         world = World("s3://bucket/store")
         world.add(*ids(4))
         world.run()
         world.add("video001", content="v2")
         assert world.run().published == 1
         check_contents(world)
-        assert world.run().published == 0
+        again = world.run()
+        assert again.published == 0
         assert storage.list_files("s3://bucket/store/staging") == {}
+        with pytest.raises(JobError, match="another job"):
+            world.store.commit_samples(world.store.samples().head(1), again.version - 1)
     finally:
         server.stop()
         s3fs.S3FileSystem.clear_instance_cache()
