@@ -30,7 +30,7 @@ class ShardItem:
 
     Args:
         segments: staged rows in segment order; empty when the features come from a published sample.
-        published: (shard, offset, size) of a published sample with the same content and fingerprint, or None.
+        published: (shard, offset, size, sha256) of a published sample with the same content and fingerprint, or None.
     """
 
     video_id: str
@@ -39,7 +39,7 @@ class ShardItem:
     metadata_hash: str
     metadata_json: str
     segments: tuple[dict[str, Any], ...]
-    published: tuple[str, int, int] | None
+    published: tuple[str, int, int, str] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,9 +186,9 @@ class _Sources:
         )
         rows = published.unique(["content_hash", "fingerprint"], keep="first", maintain_order=True)
         self._published = {
-            (content, print_): (shard, offset, size)
-            for content, print_, shard, offset, size in rows.select(
-                "content_hash", "fingerprint", "shard", "offset", "size"
+            (content, print_): (shard, offset, size, sha256)
+            for content, print_, shard, offset, size, sha256 in rows.select(
+                "content_hash", "fingerprint", "shard", "offset", "size", "sample_sha256"
             ).iter_rows()
         }
         self._staged: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}

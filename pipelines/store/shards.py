@@ -11,10 +11,15 @@ import polars as pl
 
 from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, misfits
 from hvlm.data.tar import TarWriter
+from hvlm.errors import JobError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
 from pipelines.store.staging import read_segment
+
+
+class DamagedShardError(JobError):
+    """A published shard that a publish must copy from is lost or has other bytes than were written."""
 
 
 class _HashingSink:
@@ -42,6 +47,7 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
 
     Raises:
         ValueError: staged segments that do not join, or features of another dimension.
+        DamagedShardError: features that were to be copied from a published shard are lost or damaged.
         UserError: the disk is full; nothing is left under the final name.
     """
     rows: list[dict[str, Any]] = []
@@ -139,8 +145,15 @@ def _from_staging(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.floa
 
 
 def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float16], dict[str, Any]]:
-    shard, offset, size = item.published or ("", 0, 0)
-    features, meta = decode_sample(storage.read_range(storage.join(task.store_uri, shard), offset, size))
+    shard, offset, size, sha256 = item.published or ("", 0, 0, "")
+    uri = storage.join(task.store_uri, shard)
+    try:
+        data = storage.read_range(uri, offset, size)
+    except (FileNotFoundError, EOFError) as error:
+        raise _damaged(uri, item.video_id, "is lost" if isinstance(error, FileNotFoundError) else str(error)) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise _damaged(uri, item.video_id, f"differs from what was written (bytes {offset} to {offset + size})")
+    features, meta = decode_sample(data)
     if meta.fingerprint != task.fingerprint:
         raise ValueError(
             f"{shard} has the fingerprint {meta.fingerprint} for '{meta.video_id}', the catalog says {task.fingerprint}"
@@ -148,6 +161,13 @@ def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.fl
     return features, {
         name: getattr(meta, name) for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s", "timestamps_s")
     }
+
+
+def _damaged(uri: str, video_id: str, found: str) -> DamagedShardError:
+    return DamagedShardError(
+        f"the published shard {uri} {found}; the new sample of video '{video_id}' is made of its features. Run "
+        "jobs.verify to see what else is damaged, then restore the shard from a copy, or extract into a new store"
+    )
 
 
 def _meta(task: ShardTask, item: ShardItem, timing: Mapping[str, Any], num_rows: int) -> SampleMeta:

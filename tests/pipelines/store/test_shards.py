@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import pickle
 import tarfile
 import tracemalloc
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import webdataset
 
+from hvlm.errors import JobError
 from pipelines.store.generation import plan_generation, shard_tasks
-from pipelines.store.shards import cut_segments, set_manifest, write_shard
+from pipelines.store.shards import DamagedShardError, cut_segments, set_manifest, write_shard
 from pipelines.store.staging import StagingItem, write_staging_tar
 from tests.pipelines.store.test_staging import ITEM
 from tests.pipelines.store.world import BOTH, CONFIG, World, ids, planted_features
@@ -89,9 +91,29 @@ def test_segments_that_do_not_join_are_refused(world):
 def test_a_source_of_another_fingerprint_is_refused(world):
     task = tasks_of(world)[0]
     row = write_shard(task)[0]
-    item = dataclasses.replace(task.items[0], segments=(), published=(row["shard"], row["offset"], row["size"]))
+    published = (row["shard"], row["offset"], row["size"], row["sample_sha256"])
+    item = dataclasses.replace(task.items[0], segments=(), published=published)
     with pytest.raises(ValueError, match="fingerprint"):
         write_shard(dataclasses.replace(task, fingerprint="0" * 64, items=(item,)))
+
+
+@pytest.mark.parametrize("damage", ["lost", "short", "flipped"])
+def test_copying_from_a_damaged_shard_names_the_shard_and_the_video(world, damage):
+    world.publish()
+    world.add("video003", summary="new words")
+    world.snapshot()
+    task = tasks_of(world)[0]
+    shard, offset, *_ = task.items[0].published
+    path, data = world.root / shard, (world.root / shard).read_bytes()
+    spoilt = {"short": data[: offset + 10], "flipped": data[: offset + 700] + b"\xff" + data[offset + 701 :]}
+    path.unlink()
+    if damage in spoilt:
+        path.write_bytes(spoilt[damage])
+    with pytest.raises(DamagedShardError, match=rf"{shard} .*'video003'.* jobs\.verify") as caught:
+        world.publish()
+    assert isinstance(pickle.loads(pickle.dumps(caught.value)), JobError)  # it travels back from a Ray task
+    path.write_bytes(data)
+    assert world.publish().published == 1
 
 
 def test_one_sample_is_in_memory_at_a_time(tmp_path):
