@@ -12,6 +12,9 @@ from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from infra.cluster import ClusterConfig
 from infra.tracking import TrackingConfig
 
+WITHOUT_TEXT = "train without text: model.alignment.enabled=false objective.text=0"
+"""What to do where there is no text: both overrides, as each alone is refused."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamConfig(Config):
@@ -223,7 +226,7 @@ class TrainConfig(Config):
             what="text.encoder",
             got="none",
             expected="the CLIP encoder of the store, as model.alignment.enabled needs text",
-            do="copy the encoder from the extraction's config, or set model.alignment.enabled: false",
+            do=f"copy the encoder from the extraction's config, or {WITHOUT_TEXT}",
         )
         require(
             self.checkpoint.best_by != "text_to_video" or self.uses_text,

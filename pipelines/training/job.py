@@ -133,7 +133,7 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
         with tracking_errors(tracker.uri):
             _record(job, tracker, manifest, num_samples)
     except (UserError, OSError, KeyboardInterrupt):
-        with suppress(MlflowException):  # the first error is the one to tell
+        with suppress(MlflowException, OSError):  # the first error is the one to tell
             tracker.finish("FAILED")
         raise
     return job, tracker
@@ -172,7 +172,12 @@ def _pinned_manifest(config: TrainConfig, record: dict[str, Any] | None) -> Mani
                 do="keep them, or train into a new output_uri",
             )
         return open_manifest(config.store_uri, encoders, record["version"])
-    manifest = open_manifest(config.store_uri, encoders, version)
+    try:
+        manifest = open_manifest(config.store_uri, encoders, version)
+    except UserError as error:
+        if error.what != "encoders":
+            raise
+        raise _with_encoders_there(error, config) from error
     if manifest.frame.height == 0:
         raise UserError(
             what="store_uri",
@@ -183,6 +188,15 @@ def _pinned_manifest(config: TrainConfig, record: dict[str, Any] | None) -> Mani
     if manifest.num_incomplete:
         logger.warning("%d videos lack one of the encoders and are left out", manifest.num_incomplete)
     return manifest
+
+
+def _with_encoders_there(error: UserError, config: TrainConfig) -> UserError:
+    """Return the error of an encoder that the store lacks with the override that trains on the others."""
+    there = open_manifest(config.store_uri, None, config.store_version).encoders.items()
+    names = {name for item in there for name in (item[0], f"{item[0]}-{item[1][:8]}")}
+    kept = [name for name in config.encoders if name in names]
+    do = f"{error.do}, or train without it: encoders=[{','.join(kept)}]" if kept else error.do
+    return UserError(what=error.what, got=error.got, expected=error.expected, do=do)
 
 
 def _pin(config: TrainConfig, manifest: Manifest) -> None:

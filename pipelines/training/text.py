@@ -25,7 +25,7 @@ from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.fingerprint import canonical_json
 from pipelines.store.manifest import Manifest, read_sample
-from pipelines.training.config import TextConfig
+from pipelines.training.config import WITHOUT_TEXT, TextConfig
 
 EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -101,7 +101,7 @@ def make_text_table(
             what="model.alignment.enabled",
             got=f"true, but none of the {len(metas)} videos has a summary, caption or label",
             expected="texts to align with",
-            do="add annotations to the source, or set model.alignment.enabled: false",
+            do=f"add annotations to the source, or {WITHOUT_TEXT}",
         )
     mapping = sorted((key, texts) for key, texts in per_video.items())
     digest = hashlib.sha256(canonical_json([clip.seed, mapping]).encode()).hexdigest()

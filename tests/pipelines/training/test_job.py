@@ -10,12 +10,13 @@ from mlflow.tracking import MlflowClient
 from hvlm.data.batching import BatchingConfig
 from hvlm.errors import UserError
 from infra import storage
-from infra.tracking import RunTracker
+from infra.config_io import load_config
+from infra.tracking import RunTracker, TrackingConfig
 from pipelines.store.catalog import FeatureStore
 from pipelines.training.config import CheckpointConfig, StreamConfig, TrainConfig
 from pipelines.training.job import TrainJob, prepare
 from pipelines.training.loop import RankContext, train
-from tests.pipelines.training.world import encode_text, make_store
+from tests.pipelines.training.world import CLIP, encode_text, make_store
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -124,3 +125,35 @@ def test_an_output_that_cannot_be_reached_is_named(make_config: MakeConfig, monk
     monkeypatch.setattr(storage, "exists", refuse)
     with pytest.raises(UserError, match="output_uri: got memory://b/out, which cannot be reached"):
         prepare(replace(make_config(), output_uri="memory://b/out"), encode_text)
+
+
+@pytest.fixture
+def upstream(repository: Path, tmp_path: Path, tracking: TrackingConfig) -> Callable[..., TrainConfig]:
+    """Loads the README's config as its command does."""
+
+    def load(store: str, *overrides: str) -> TrainConfig:
+        encoder = f"text.encoder={{kind: clip, model: {CLIP.model}, pretrained: random}}"
+        places = [f"store_uri={store}", f"output_uri={tmp_path / 'out'}", f"tracking.uri={tracking.uri}"]
+        path = str(repository / "jobs/configs/train_upstream.yaml")
+        return load_config(TrainConfig, path, [*places, encoder, "batching.global_batch_size=2", *overrides])
+
+    return load
+
+
+def test_a_store_without_texts_names_overrides_that_work(upstream: Callable[..., TrainConfig], tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store", 12, text=False)
+    with pytest.raises(UserError, match="has a summary, caption or label") as caught:
+        prepare(upstream(store), encode_text)
+    overrides = caught.value.do.partition("train without text: ")[2].split()
+    assert len(overrides) == 2
+    assert prepare(upstream(store, *overrides), encode_text)[0].d_text is None
+
+
+def test_a_store_without_one_of_the_encoders_names_the_override_that_works(
+    upstream: Callable[..., TrainConfig], tmp_path: Path
+) -> None:
+    store = make_store(tmp_path / "store", 12, dims={"clip": 8})
+    with pytest.raises(UserError, match=r"encoders: got c3d.*train without it: encoders=\[clip\]") as caught:
+        prepare(upstream(store), encode_text)
+    override = caught.value.do.rpartition(" ")[2]
+    assert prepare(upstream(store, override), encode_text)[0].d_in == (8,)
