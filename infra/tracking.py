@@ -127,16 +127,16 @@ def tracking_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow says within the block into the user's error.
 
     Raises:
-        UserError: the tracking server cannot be reached or refuses.
+        UserError: the tracking server cannot be reached or refuses, or its files cannot be written (a full disk).
     """
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:  # artifacts are plain files, or uploads by requests, whose are OSErrors
         raise UserError(
             what="MLflow tracking",
             got=f"{redact(uri)}: {redact(str(error))[:300]}",
-            expected="a server or SQLite file",
-            do="check the URI",
+            expected="a server or SQLite file that can be written",
+            do="check the URI, and that its disk has room; then run the same command again",
         ) from error
 
 

@@ -11,21 +11,23 @@ import dataclasses
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray.train
 import torch
+from mlflow.exceptions import MlflowException
 from ray._private.worker import get_dashboard_url
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from infra import storage
 from infra.cluster import connect, require_resources, total_resources
 from infra.logs import configure_logging
-from infra.tracking import RunTracker
+from infra.tracking import RunTracker, tracking_errors
 from pipelines.training.checkpoints import best_checkpoint, list_checkpoints
 from pipelines.training.config import TrainConfig, TrainResources
 from pipelines.training.job import TrainJob, prepare
@@ -50,27 +52,31 @@ def run_training(config: TrainConfig) -> TrainReport:
     """Train to the last step and return the report; a finished training is not run again.
 
     Raises:
-        UserError: the configuration does not fit the store, the checkpoints or the cluster.
-        RuntimeError: the workers failed more often than `resources.max_failures`.
+        UserError: the configuration does not fit the store, the checkpoints or the cluster, or MLflow fails.
+        JobError: the workers failed more often than `resources.max_failures`.
     """
     config = dataclasses.replace(
         config, store_uri=storage.absolute_uri(config.store_uri), output_uri=storage.absolute_uri(config.output_uri)
     )
     started = time.monotonic()
     job, tracker = prepare(config)
-    status: Any = "FAILED"
+    status: Any = "FAILED"  # None: there is an outcome
     try:
         outcome = finished_outcome(job)
         resumed_step = outcome.step if outcome else _last_step(job)
         if outcome is None:
             with connect(config.cluster):
                 outcome = _fit(job)
-        status = "FAILED" if outcome.stopped else "FINISHED"
+        status = None
     except KeyboardInterrupt:
         status = "KILLED"
         raise
     finally:
-        tracker.finish(status)
+        if status is not None:
+            with suppress(MlflowException, OSError):  # the first error is the one to tell
+                tracker.finish(status)
+    with tracking_errors(tracker.uri):
+        tracker.finish("FAILED" if outcome.stopped else "FINISHED")
     return TrainReport(job=job, outcome=outcome, resumed_step=resumed_step, duration_s=time.monotonic() - started)
 
 
@@ -189,5 +195,8 @@ def _cause(error: Exception) -> Exception:
             if isinstance(found, UserError):
                 return found
             found = getattr(found, "cause", None) or found.__cause__
-    detail = "; ".join(f"rank {rank}: {failure}" for rank, failure in sorted(failures.items())) or str(error)
-    return RuntimeError(f"training failed: {detail}")
+    each = [f"rank {rank}: {type(failure).__name__}: {failure}" for rank, failure in sorted(failures.items())]
+    return JobError(
+        f"the training failed: {'; '.join(each) or error}. The log above has the stack trace; "
+        "the same command continues from the last checkpoint"
+    )

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shlex
 import sqlite3
 import sys
@@ -17,6 +19,7 @@ from infra.tracking import (
     open_run,
     redact,
     resolve_tracking_uri,
+    tracking_errors,
     ui_command,
 )
 
@@ -204,3 +207,19 @@ def test_a_submitted_job_needs_a_place_that_stays(monkeypatch: pytest.MonkeyPatc
         resolve_tracking_uri(TrackingConfig())
     absolute = f"sqlite:///{tmp_path}/mlflow.db"
     assert resolve_tracking_uri(TrackingConfig(uri=absolute)) == absolute
+
+
+def test_a_full_disk_under_the_artifacts_is_the_users_to_mend(
+    config: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = open_run(config, str(tmp_path / "run.json"))
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/mlartifacts/report.html")
+
+    monkeypatch.setattr(MlflowClient, "log_artifact", full)
+    with (
+        pytest.raises(UserError, match=r"MLflow tracking: got .*No space left.*mlartifacts/report\.html"),
+        tracking_errors(tracker.uri),
+    ):
+        tracker.log_file("report.html")

@@ -3,24 +3,28 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from ray.train import RunConfig
 
-from hvlm.errors import UserError
+from hvlm.errors import JobError, UserError
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
 from infra.cluster import ClusterConfig, connect
-from infra.tracking import TrackingConfig
+from infra.tracking import RunTracker, TrackingConfig
 from pipelines.training import trainer
 from pipelines.training.checkpoints import list_checkpoints, read_model_state, read_trainer_state
 from pipelines.training.config import CheckpointConfig, TrainConfig, TrainResources
+from pipelines.training.job import TrainJob
+from pipelines.training.loop import TrainOutcome
 from pipelines.training.trainer import TrainReport, _cause, run_training, scaling
 
 MakeConfig = Callable[..., TrainConfig]
@@ -136,7 +140,39 @@ def test_the_users_mistake_behind_a_failed_worker_comes_out() -> None:
     failed.worker_failures = {1: wrapped}  # type: ignore[attr-defined]
     assert _cause(failed) is mistake
     failed.worker_failures = {0: ValueError("boom")}  # type: ignore[attr-defined]
-    assert "rank 0: boom" in str(_cause(failed))
+    cause = _cause(failed)
+    assert isinstance(cause, JobError) and "the training failed: rank 0: ValueError: boom" in str(cause)
+
+
+@pytest.fixture
+def refusing(make_job: Callable[..., TrainJob], monkeypatch: pytest.MonkeyPatch) -> TrainJob:
+    """A training whose MLflow server goes away before its end."""
+    job = make_job()
+    tracker = RunTracker(job.tracking_uri, job.run_id)
+
+    def refuse(status: str) -> None:
+        raise MlflowException("the server is gone")
+
+    monkeypatch.setattr(tracker, "finish", refuse)
+    monkeypatch.setattr(trainer, "prepare", lambda config: (job, tracker))
+    monkeypatch.setattr(trainer, "connect", lambda config: nullcontext())
+    return job
+
+
+def test_the_first_error_comes_out_when_mlflow_fails_too(refusing: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(job: TrainJob) -> TrainOutcome:
+        raise JobError("the workers failed")
+
+    monkeypatch.setattr(trainer, "_fit", fail)
+    with pytest.raises(JobError, match="the workers failed"):
+        run_training(refusing.config)
+
+
+def test_mlflow_that_fails_at_the_end_is_the_users_error(refusing: TrainJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = TrainOutcome(step=1, metrics={}, checkpoint_uri=None, best_uri=None)
+    monkeypatch.setattr(trainer, "_fit", lambda job: outcome)
+    with pytest.raises(UserError, match=r"MLflow tracking: got .*the server is gone"):
+        run_training(refusing.config)
 
 
 def test_threads_follow_the_cpus_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
