@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -231,8 +230,3 @@ def _part(video: VideoRows, first_row: int, num_rows: int) -> VideoRows:
     first = min(int(first_row), max(0, len(video.times_s) - int(num_rows)))
     rows = slice(first, first + int(num_rows))
     return VideoRows(video.features_TI[rows], video.times_s[rows], video.num_bad_rows)
-
-
-def pin_batches(device: torch.device) -> bool:
-    """Whether batches for this device should come in page-locked memory."""
-    return device.type == "cuda"
