@@ -3,12 +3,13 @@
 import logging
 import tempfile
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvlm.errors import UserError
 from infra import storage
 from infra.cluster import connect, reject_relative_paths_in_job, require_resources
+from infra.tracking import resolve_tracking_uri, tracking_errors
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.inputs import EvaluationInputs, open_inputs
 from pipelines.evaluation.measure import SplitResult, measure
@@ -24,6 +25,8 @@ from pipelines.evaluation.report import render_report
 from pipelines.evaluation.run_log import log_evaluation, training_curves
 
 logger = logging.getLogger(__name__)
+
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
     """Evaluate a checkpoint, write the report and log it.
 
     Raises:
-        UserError: wrong input (see `open_inputs`), or a cluster without the resources.
+        UserError: wrong input (see `open_inputs`), a cluster without the resources, or MLflow fails; then the files
+            are written, and the message says where.
         ConservationError: a sample was lost or embedded twice; nothing is written.
     """
     started = time.monotonic()
@@ -52,21 +56,27 @@ def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
         count = config.resources.num_actors or 1
         require_resources({name: value * count for name, value in need.items()}, what="resources.num_actors")
         results = measure(config, inputs)
-    files = make_files(config, inputs, results)
     output_uri = config.output_uri or inputs.output_uri
+    files = make_files(config, inputs, results)
     for name, content in files.items():
         storage.atomic_write(storage.join(output_uri, name), content)
     rows = [row for result in results for row in result.rows]
-    metrics = flat_metrics(rows)
-    tracker = log_evaluation(inputs, metrics, files, output_uri)
+    try:
+        with tracking_errors(resolve_tracking_uri(inputs.tracking)):
+            if curves := training_curves(inputs.tracking, inputs.run_id):
+                files[REPORT] = render_report(inputs, results, curves, config.num_timelines).encode()
+                storage.atomic_write(storage.join(output_uri, REPORT), files[REPORT])
+            tracker = log_evaluation(inputs, flat_metrics(rows), files, output_uri)
+    except UserError as error:
+        kept = f"the evaluation is whole, only MLflow lacks it: {storage.join(output_uri, REPORT)}"
+        raise UserError(what=error.what, got=error.got, expected=error.expected, do=f"{error.do}; {kept}") from error
     return EvaluationOutcome(rows, output_uri, tracker.run_id, tracker.uri, time.monotonic() - started)
 
 
-def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[SplitResult]) -> Mapping[str, bytes]:
-    """Return every file of the evaluation by name."""
-    curves = training_curves(inputs.tracking, inputs.run_id)
-    report = render_report(inputs, results, curves, config.num_timelines)
-    files = {"report.html": report.encode(), "metrics.json": to_json(metrics_json(config, inputs, results))}
+def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[SplitResult]) -> dict[str, bytes]:
+    """Return every file of the evaluation by name, the report without the training's curves: MLflow is not asked."""
+    report = render_report(inputs, results, {}, config.num_timelines)
+    files = {REPORT: report.encode(), "metrics.json": to_json(metrics_json(config, inputs, results))}
     for result in results:
         files[f"samples_{result.split}.parquet"] = _parquet(result)
         for name, submission in (
