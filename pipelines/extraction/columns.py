@@ -70,11 +70,6 @@ class Failure:
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 
-    @classmethod
-    def from_json(cls, text: str) -> "Failure":
-        values = json.loads(text)
-        return cls(**{**values, "reason": Reason(values["reason"])})
-
 
 def segment_schema(encoders: Sequence[str]) -> pa.Schema:
     """Return the schema of segment rows; the same at every stage, so that blocks of any stage can be joined."""

@@ -40,14 +40,13 @@ class Plan:
             duration_s, needs (list of {encoder, staged_segments: the indices that need no work}, sorted by encoder).
         status: video_id, encoder, status, runs (whether it is in `todo`).
         counts: encoder -> status -> number of videos.
-        num_videos: videos of the snapshot; todo_hours: hours of video in `todo`.
+        num_videos: videos of the snapshot.
     """
 
     todo: pl.DataFrame
     status: pl.DataFrame
     counts: dict[str, dict[str, int]]
     num_videos: int
-    todo_hours: float
 
 
 def make_plan(
@@ -95,8 +94,7 @@ def make_plan(
     counts = {encoder: dict.fromkeys(STATUSES, 0) for encoder in fingerprints}
     for encoder, name, number in status.group_by("encoder", "status").len().iter_rows():
         counts[encoder][name] = number
-    hours = float(todo["duration_s"].fill_null(0.0).sum()) / 3600
-    return Plan(todo, status.select("video_id", "encoder", "status", "runs"), counts, frames.videos.height, hours)
+    return Plan(todo, status.select("video_id", "encoder", "status", "runs"), counts, frames.videos.height)
 
 
 def video_encoder_pairs(

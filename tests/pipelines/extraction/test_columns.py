@@ -1,5 +1,7 @@
 """Segment rows as Arrow columns."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -44,5 +46,5 @@ def test_timing_and_failure_survive_json() -> None:
     timing = RowTiming(row_start=3, num_rows=2, fps=25.0, stride_s=0.64, clip_s=0.64, offset_s=0.0)
     assert RowTiming.from_json(timing.to_json()) == timing
     failure = Failure.of("decode", VideoError(Reason.TRUNCATED, "28 of 50 frames"))
-    assert Failure.from_json(failure.to_json()) == failure
+    assert Failure(**json.loads(failure.to_json())) == failure
     assert failure.permanent and failure.reason is Reason.TRUNCATED

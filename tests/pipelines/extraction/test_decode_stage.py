@@ -1,5 +1,6 @@
 """The decode stage: work rows in, segments with frames out; a failure is a row."""
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,7 +67,7 @@ def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
     empty.write_bytes(b"")
     for path in (empty, tmp_path / "missing.mp4"):
         (table,) = DECODER(work(path, a=[], b=[]))
-        failure = Failure.from_json(table.column(ERROR)[0].as_py())
+        failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
         assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
         assert table.column("video_id")[0].as_py() == "v"
 
@@ -77,5 +78,5 @@ def test_an_error_that_no_one_expected_is_a_failed_row(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("pipelines.extraction.decode_stage.decode_views", fail)
     (table,) = DECODER(work(write_video(tmp_path / "v.mp4"), a=[], b=[]))
-    failure = Failure.from_json(table.column(ERROR)[0].as_py())
+    failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
     assert failure.permanent and "IndexError: out of the decoder's bounds" in failure.message

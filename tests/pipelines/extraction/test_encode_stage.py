@@ -1,5 +1,7 @@
 """Encoding keeps every row's features with its row, whatever shares the batch."""
 
+import json
+
 import numpy as np
 import pyarrow as pa
 
@@ -66,15 +68,15 @@ def test_a_row_that_the_model_refuses_fails_alone() -> None:
         "e",
         MeanEncoder(VIEW, bad=7),
     )
-    failure = Failure.from_json(table.column(ERROR)[1].as_py())
-    assert failure.reason is Reason.ENCODER_ERROR and failure.stage == "encode:e" and failure.permanent
+    failure = Failure(**json.loads(table.column(ERROR)[1].as_py()))
+    assert failure.reason == Reason.ENCODER_ERROR and failure.stage == "encode:e" and failure.permanent
     assert table.column(ERROR)[0].as_py() is None and table.column(ERROR)[2].as_py() is None
     np.testing.assert_array_equal(features(table, 2)[:, 0], [3])
 
 
 def test_nan_features_become_a_failure() -> None:
     table = encode_table(pa.concat_tables([segment("a", [1, 1]), segment("b", [7, 7])]), "e", MeanEncoder(VIEW, nan=7))
-    assert "NaN" in Failure.from_json(table.column(ERROR)[1].as_py()).message
+    assert "NaN" in Failure(**json.loads(table.column(ERROR)[1].as_py())).message
     assert table.column(ERROR)[0].as_py() is None
 
 
