@@ -122,7 +122,7 @@ def publish(
     fingerprints = {name: column.fingerprint for name, column in encoders.items()}
     plan = plan_generation(frames, fingerprints, config.splits, config.target_shard_bytes)
     _check_conservation(frames, plan)
-    tasks = shard_tasks(plan, frames, encoders, store.uri)
+    tasks = shard_tasks(plan, frames, encoders, store.uri) if plan.placements else []
     if tasks:
         _describe_encoders(store, encoders)
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]

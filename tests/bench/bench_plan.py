@@ -32,7 +32,7 @@ METADATA = json.dumps(
 def make_catalog(uri: str, num_videos: int, published_share: float) -> None:
     """Write a catalog in which the first share of the videos is published and the rest is in every other state."""
     store = FeatureStore.open(uri, create=True)
-    videos = _fill(VIDEOS, _videos(num_videos))
+    videos = fill(VIDEOS, _videos(num_videos))
     store.commit_videos(videos)
     videos = videos.join(assigned_splits(videos, SplitConfig()), on="video_id")
     count = int(num_videos * published_share)
@@ -44,16 +44,9 @@ def make_catalog(uri: str, num_videos: int, published_share: float) -> None:
     published = both.filter(pl.col("number") < count + (step // 2 if rest else 0))
     changed = pl.col("number") >= count
     published = published.with_columns(
-        content_hash=pl.when(changed).then(pl.lit("old")).otherwise(pl.col("content_hash")),
-        split=pl.col("wanted_split"),
-        commit=pl.lit(1),
-        gen=pl.lit(1),
-        state=pl.lit("live"),
-        shard=pl.lit("features/clip/gen-000001/train-000000.tar"),
-        shard_sha256=pl.lit("0" * 64),
-        sample_sha256=pl.col("content_hash"),
+        content_hash=pl.when(changed).then(pl.lit("old")).otherwise(pl.col("content_hash"))
     )
-    store.commit_samples(_fill(SAMPLES, published), 0)
+    store.commit_samples(published_rows(published), 0)
     segments = pl.DataFrame({"segment_index": [0, 1, 2]}).with_columns(num_segments=pl.lit(3))
     staged = both.filter((pl.col("number") >= count + step) & (pl.col("number") < count + 3 * step)).join(
         segments, how="cross"
@@ -62,22 +55,22 @@ def make_catalog(uri: str, num_videos: int, published_share: float) -> None:
     staged = staged.filter(~(partial & (pl.col("segment_index") == 1)))
     staged = staged.with_columns(layout=pl.lit("segment_s=60"), run_id=pl.lit("run"), tar=pl.lit("staging/run/0.tar"))
     if rest:
-        store.replace_staged(_fill(STAGED, staged))
+        store.replace_staged(fill(STAGED, staged))
         failed = videos.filter(pl.col("number") >= num_videos - step // 2).select("video_id", "content_hash")
         values = {"encoder": "", "fingerprint": "", "stage": "decode", "reason": "truncated", "permanent": True}
         failed = failed.with_columns(**{name: pl.lit(value) for name, value in values.items()})
-        store._append("failures", _fill(FAILURES, failed))
+        store._append("failures", fill(FAILURES, failed))
 
 
 def plan_in_this_process(uri: str) -> dict[str, object]:
     """Read the tables and plan; return the times and this process's peak memory."""
-    before_mb = _peak_mb()
+    before_mb = peak_mb()
     started, cpu = time.perf_counter(), time.process_time()
     frames = FeatureStore.open(uri).frames()
     read_s = time.perf_counter() - started
     plan = make_plan(frames, FINGERPRINTS, dict.fromkeys(FINGERPRINTS, "segment_s=60"), SplitConfig())
     total_s = time.perf_counter() - started
-    peak_mb = _peak_mb()
+    peak = peak_mb()
     found = {name: number for name, number in plan.counts["clip"].items() if number}
     return {
         "num_videos": plan.num_videos,
@@ -88,7 +81,7 @@ def plan_in_this_process(uri: str) -> dict[str, object]:
         "total_s": round(total_s, 3),
         "cpu_s": round(time.process_time() - cpu, 3),
         "imports_mb": round(before_mb),
-        "peak_mb": round(peak_mb),
+        "peak_mb": round(peak),
     }
 
 
@@ -108,13 +101,18 @@ def main() -> None:
         for name, share in (("mixed", 0.6), ("nothing to do", 1.0)):
             uri = str(Path(folder) / name.replace(" ", "_"))
             make_catalog(uri, arguments.num_videos, share)
-            command = [sys.executable, "-m", "tests.bench.bench_plan", "--plan", uri]
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            figures.append({"catalog": name} | json.loads(done.stdout))
+            figures.append({"catalog": name} | in_a_fresh_process("bench_plan", "--plan", uri))
     print(json.dumps(record("plan", figures)))
 
 
-def _peak_mb() -> float:
+def in_a_fresh_process(module: str, *arguments: str) -> dict[str, object]:
+    """Run a module of this folder and return the JSON of its last line."""
+    command = [sys.executable, "-m", f"tests.bench.{module}", *arguments]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def peak_mb() -> float:
     """Peak resident memory of this process; `getrusage` would count the parent's before exec."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
@@ -136,7 +134,23 @@ def _videos(num_videos: int) -> pl.DataFrame:
     )
 
 
-def _fill(schema: dict[str, pl.DataType], frame: pl.DataFrame) -> pl.DataFrame:
+def published_rows(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Make live rows of generation 1 of (video, encoder) pairs."""
+    return fill(
+        SAMPLES,
+        pairs.with_columns(
+            split=pl.col("wanted_split"),
+            commit=pl.lit(1),
+            gen=pl.lit(1),
+            state=pl.lit("live"),
+            shard=pl.lit("features/clip/gen-000001/train-000000.tar"),
+            shard_sha256=pl.lit("0" * 64),
+            sample_sha256=pl.col("content_hash"),
+        ),
+    )
+
+
+def fill(schema: dict[str, pl.DataType], frame: pl.DataFrame) -> pl.DataFrame:
     """Add the columns that planning does not read."""
     missing = {
         name: pl.lit("" if kind == pl.String() else 0 if kind != pl.Boolean() else False, dtype=kind)
