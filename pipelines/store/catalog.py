@@ -16,6 +16,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from hvlm.errors import JobError, UserError
 from infra import storage
+from pipelines.store.lease import Lease
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
 
 _FORMAT = "hierarchicalvlm feature store"
@@ -41,6 +42,7 @@ class FeatureStore:
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
+        self._lease: Lease | None = None
 
     @classmethod
     def open(cls, uri: str, create: bool = False) -> "FeatureStore":
@@ -66,6 +68,19 @@ class FeatureStore:
             _check_description(description)
         return store
 
+    @contextmanager
+    def writing(self, job: str) -> Iterator[None]:
+        """Hold the store's lease: inside, every commit first proves that the lease is still ours.
+
+        Raises:
+            StoreIsHeld: another job writes into the store.
+        """
+        with Lease(self.uri, job) as self._lease:
+            try:
+                yield
+            finally:
+                self._lease = None
+
     def videos(self, columns: Sequence[str] | None = None, include_tombstones: bool = False) -> pl.DataFrame:
         """Return the current row of every video, by default of those that are there, sorted by id."""
         wanted = list(columns or TABLES["videos"])
@@ -87,9 +102,15 @@ class FeatureStore:
         """
         return self._scan("samples", version).collect()
 
-    def failures(self) -> pl.DataFrame:
-        """Return the newest row of every failure; `attempts` counts how often it happened."""
+    def failures(self, first_seen: bool = False) -> pl.DataFrame:
+        """Return the newest row of every failure; `attempts` counts how often it happened.
+
+        Args:
+            first_seen: add `first_s`, the Unix time of the first row of the same failure.
+        """
         frame = self._scan("failures").collect()
+        if first_seen:
+            frame = frame.with_columns(first_s=pl.col("at_s").min().over(_FAILURE_KEY))
         return frame.sort("at_s", "attempts", maintain_order=True).unique(
             _FAILURE_KEY, keep="last", maintain_order=True
         )
@@ -116,6 +137,7 @@ class FeatureStore:
 
     def replace_staged(self, frame: pl.DataFrame) -> None:
         """Replace the staged table in one commit (after a publish)."""
+        self._check_lease()
         with _clean_errors(self._table_uri("staged")):
             write_deltalake(self._table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
 
@@ -130,7 +152,11 @@ class FeatureStore:
             key = tuple(values[name] for name in _FAILURE_KEY)
             known[key] = known.get(key, 0) + 1
             full.append(values | {"attempts": known[key], "at_s": time.time()})
-        self._append("failures", self._typed("failures", full))
+        self.append_failures(full)
+
+    def append_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append whole failure rows, as they are, in one commit."""
+        self._append("failures", self._typed("failures", rows))
 
     def commit_samples(self, frame: pl.DataFrame, expected_version: int) -> int:
         """Append a publish's rows in ONE commit and return the new version: this is the moment a generation exists.
@@ -156,6 +182,10 @@ class FeatureStore:
                 f"another job has published to {self.uri} since version {expected_version} of `samples`; run again"
             ) from error
         return expected_version + 1
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _create_tables(self) -> None:
         for name, schema in TABLES.items():
@@ -202,6 +232,7 @@ class FeatureStore:
     def _append(self, name: str, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
+        self._check_lease()
         with _clean_errors(self._table_uri(name)):
             write_deltalake(self._table_uri(name), frame.select(_typed_columns(name)), mode="append")
 

@@ -60,10 +60,16 @@ def import_features(config: ImportConfig) -> ImportReport:
     Raises:
         UserError: source or annotations wrong, the store follows another source, or every array has another dimension
             than the config says.
+        StoreIsHeld, LeaseLost: another job writes into the store, or has taken it over.
     """
     reader = FeatureReader(config)
     listing = reader.listing()
     store = FeatureStore.open(config.store_uri, create=True)
+    with store.writing("jobs.import_features"):
+        return _import(config, reader, listing, store)
+
+
+def _import(config: ImportConfig, reader: "FeatureReader", listing: SourceListing, store: FeatureStore) -> ImportReport:
     claim_source(store, "features", config.features_uri, config.replace_source)
     sweep_orphans(store)
     run_id = f"import-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"

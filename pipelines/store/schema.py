@@ -86,7 +86,7 @@ FAILURES: dict[str, pl.DataType] = {
     "fingerprint": pl.String(),
     "reason": pl.String(),
     "message": pl.String(),
-    "permanent": pl.Boolean(),
+    "permanent": pl.Boolean(),  # null: released, the failure counts no more
     "attempts": pl.Int64(),
     "at_s": pl.Float64(),  # Unix time
 }

@@ -7,14 +7,14 @@
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from hvlm.errors import Reason, VideoError
-from hvlm.video.index import probe_video
+from hvlm.video.index import ProbeResult, probe_video
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.schema import VIDEOS
@@ -89,18 +89,22 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
     )
 
 
-def identify(row: Mapping[str, Any]) -> dict[str, Any]:
+def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] = probe_video) -> dict[str, Any]:
     """Return a listing row with `content_hash`, the probe's columns and `failure` (reason, message, permanent or None).
 
     Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried
     again by the next snapshot; one that is read but is no video has a hash, a failure and no probe.
+
+    Args:
+        row: of a listing.
+        probe: reads the headers of a local file; extraction gives one that can be killed.
     """
     result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
     try:
         result["content_hash"] = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
         with storage.local_copy(row["uri"]) as path:
-            probe = probe_video(str(path))
-        result |= {name: getattr(probe, name) for name in PROBE_COLUMNS}
+            found = probe(str(path))
+        result |= {name: getattr(found, name) for name in PROBE_COLUMNS}
     except VideoError as error:
         result["failure"] = _failure(error)
     except (OSError, EOFError) as error:
@@ -208,6 +212,6 @@ def _news(store: FeatureStore, rejected: list[dict[str, Any]]) -> list[dict[str,
     """Rejections that are not recorded yet: the same bad list read again is no news."""
     seen = {
         (row["video_id"], row["uri"], row["message"])
-        for row in store.failures().filter(pl.col("stage") == "list").to_dicts()
+        for row in store.failures().filter((pl.col("stage") == "list") & pl.col("permanent").is_not_null()).to_dicts()
     }
     return [row for row in rejected if (row["video_id"], row["uri"], row["message"]) not in seen]
