@@ -7,13 +7,15 @@ where it believes it landed: measured on numbered frames it returns wrong ones i
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
 from hvlm.errors import Reason, VideoError
+
+BackendName = Literal["decord", "pyav"]
 
 # Starting a new run drains the decoder (and opens a new one in decord, 2 ms); decoding 16 small frames costs more.
 MIN_SKIPPED_FRAMES = 16
@@ -63,9 +65,11 @@ def plan_runs(request: FrameRequest) -> list[Run]:
     if request.counted or len(frames) == 0:
         return [Run(None, frames, request.frame_pts)] if len(frames) else []
     nearest = np.searchsorted(seeks, frames, side="right") - 1
+    # Where only keyframes are wanted, nothing between two of them has to be decoded.
+    skipped = 1 if np.isin(frames, seeks).all() else MIN_SKIPPED_FRAMES
     starts = [0]
     for k in range(1, len(frames)):
-        if nearest[k] >= 0 and seeks[nearest[k]] - frames[k - 1] > MIN_SKIPPED_FRAMES:
+        if nearest[k] >= 0 and seeks[nearest[k]] - frames[k - 1] > skipped:
             starts.append(k)
     runs = []
     for first, end in zip(starts, [*starts[1:], len(frames)], strict=True):

@@ -16,9 +16,13 @@ SAME_INSTANT_S = 1e-6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingConfig(Config):
-    """`fps`: the frame on screen at k / fps; `every_n`: frames 0, n, 2n; `uniform_n`: the centres of n equal spans."""
+    """Which frames.
 
-    kind: Literal["fps", "every_n", "uniform_n"] = "fps"
+    `fps`: the frame on screen at k / fps; `every_n`: frames 0, n, 2n; `uniform_n`: the centres of n equal spans;
+    `keyframes`: the frames that the codec stored whole, wherever they lie: the fastest, as nothing else is decoded.
+    """
+
+    kind: Literal["fps", "every_n", "uniform_n", "keyframes"] = "fps"
     fps: float = 1.0
     n: int = 1
 
@@ -34,7 +38,7 @@ class FrameSamples:
     Args:
         frame_index: int64 (N,), positions in presentation order; repeats where the grid is denser than frames.
         time_s: float64 (N,), nominal times in seconds since the first frame (the grid, not the pts).
-        stride_s: seconds between two samples.
+        stride_s: seconds between two samples; of keyframes the mean, their distances differ.
         offset_s: time of the first sample.
     """
 
@@ -52,6 +56,11 @@ def sample_frames(index: VideoIndex, sampling: SamplingConfig) -> FrameSamples:
     if sampling.kind == "every_n":
         frames = np.arange(0, index.num_frames, sampling.n, dtype=np.int64)
         return FrameSamples(frames, index.times_s[frames], sampling.n / index.fps, 0.0)
+    if sampling.kind == "keyframes":
+        frames = np.flatnonzero(index.keyframes)
+        frames = frames if len(frames) else np.zeros(1, np.int64)  # recordings with intra refresh mark none
+        times_s = index.times_s[frames]
+        return FrameSamples(frames, times_s, index.duration_s / len(frames), float(times_s[0]))
     if sampling.kind == "uniform_n":
         stride_s = index.duration_s / sampling.n
         times_s = (np.arange(sampling.n, dtype=np.float64) + 0.5) * stride_s

@@ -32,6 +32,8 @@ def made_request(frames: list[int], keyframes: list[int], counted: bool = False)
         ([0, 45, 55], [0, 50, 100], [(None, [0, 45, 55])]),  # 4 frames would be saved: not worth it
         ([0, 20, 55, 120], [0, 50, 100], [(None, [0, 20]), (500, [55]), (1000, [120])]),
         ([60], [0, 50], [(500, [60])]),
+        ([0, 5, 10], [0, 5, 10], [(None, [0]), (50, [5]), (100, [10])]),  # keyframes alone: nothing between them
+        ([5, 6, 7], [4, 5, 6, 7], [(50, [5, 6, 7])]),  # every frame is one: no reason to start again
         ([10, 90], [50], [(None, [10]), (500, [90])]),  # an edit list hides the first keyframe
         ([10, 90], [], [(None, [10, 90])]),
     ],

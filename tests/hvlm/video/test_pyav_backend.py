@@ -43,6 +43,24 @@ def test_unwanted_frames_are_left_out(numbered_video: Callable[[str], Path], mon
     assert len(decoded) < 30
 
 
+def test_only_keyframes_are_decoded_where_only_they_are_wanted(
+    numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+):
+    index = scan_video(numbered_video("bframes"))
+    keyframes = np.flatnonzero(index.keyframes).tolist()
+    fed = []
+    read_run = pyav_backend.PacketReader.read_run
+
+    def counting(self, run, counted):
+        for packet in read_run(self, run, counted):
+            fed.append(packet.pts)
+            yield packet
+
+    monkeypatch.setattr(pyav_backend.PacketReader, "read_run", counting)
+    assert len(list(PyAVBackend().decode(request_frames(index, keyframes)))) == len(keyframes)
+    assert fed == index.pts[keyframes].tolist()
+
+
 def test_a_frame_that_never_comes_is_a_failure(numbered_video: Callable[[str], Path]):
     request = request_frames(scan_video(numbered_video("cfr")), [3, 20])
     request.frame_pts[1] += 1

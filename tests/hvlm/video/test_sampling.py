@@ -49,6 +49,16 @@ def test_a_grid_of_the_video_s_own_rate_takes_every_frame_once(units: int, step:
     assert sample_frames(index, SamplingConfig(fps=units / step)).frame_index.tolist() == list(range(3000))
 
 
+def test_keyframes_are_taken_where_they_lie():
+    index = made_index(list(range(0, 1200, 40)))
+    samples = sample_frames(index, SamplingConfig(kind="keyframes"))
+    assert samples.frame_index.tolist() == [0, 12, 24]
+    assert samples.time_s.tolist() == [0.0, 0.48, 0.96]
+    assert (samples.stride_s, samples.offset_s) == (pytest.approx(0.4), 0.0)
+    none = sample_frames(replace(index, keyframes=np.zeros(30, bool)), SamplingConfig(kind="keyframes"))
+    assert none.frame_index.tolist() == [0]
+
+
 def test_every_n_and_uniform_n():
     index = made_index(list(range(0, 1000, 40)))
     every = sample_frames(index, SamplingConfig(kind="every_n", n=10))
