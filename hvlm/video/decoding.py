@@ -1,18 +1,17 @@
 """Decode a segment once for all encoders, through one of two interchangeable backends."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from hvlm.errors import Reason, UserError, VideoError
-from hvlm.video.packets import FrameRequest
+from hvlm.video.index import VideoStream
+from hvlm.video.packets import BackendName, FrameRequest
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.segments import SegmentPlan
 from hvlm.video.views import FrameView
-
-BackendName = Literal["decord", "pyav"]
 
 
 class DecoderBackend(Protocol):
@@ -44,21 +43,19 @@ def get_backend(name: BackendName) -> DecoderBackend:
 
 
 def decode_views(
-    path: str,
+    stream: VideoStream,
     backend_name: BackendName,
     segment: SegmentPlan,
     views: Mapping[str, FrameView],
-    stream_index: int,
-    rotation: int,
+    out: Mapping[str, npt.NDArray[np.uint8]] | None = None,
 ) -> dict[str, npt.NDArray[np.uint8]]:
     """All frames of a segment, decoded once: each is resized and cropped per view as it comes, then dropped.
 
     Args:
-        path: local file.
+        stream: from the video's index.
         segment: from `plan_segments`.
         views: the views that the segment was planned for.
-        stream_index: from the video's index.
-        rotation: from the video's index.
+        out: where to put the frames, per view as returned; None: into new memory.
 
     Returns:
         Per view uint8 (F, crop, crop, 3), F as `ViewPlan.frame_index`; `cut_clips` makes clips of it.
@@ -66,11 +63,15 @@ def decode_views(
     Raises:
         VideoError: as `DecoderBackend.decode`.
     """
-    request = _request(path, segment, stream_index, rotation)
-    frames = {
-        name: np.empty((len(plan.frame_index), views[name].crop, views[name].crop, 3), np.uint8)
-        for name, plan in segment.views.items()
-    }
+    request = _request(stream, segment)
+    frames = (
+        dict(out)
+        if out is not None
+        else {
+            name: np.empty((len(plan.frame_index), views[name].crop, views[name].crop, 3), np.uint8)
+            for name, plan in segment.views.items()
+        }
+    )
     if len(request.frame_index) == 0:
         return frames
     done = 0
@@ -83,19 +84,19 @@ def decode_views(
     if done < len(request.frame_index):
         wanted = len(request.frame_index)
         raise VideoError(
-            Reason.TRUNCATED, f"{path}: {done} of {wanted} wanted frames were decoded, then the video ended"
+            Reason.TRUNCATED, f"{stream.path}: {done} of {wanted} wanted frames were decoded, then the video ended"
         )
     return frames
 
 
-def _request(path: str, segment: SegmentPlan, stream_index: int, rotation: int) -> FrameRequest:
+def _request(stream: VideoStream, segment: SegmentPlan) -> FrameRequest:
     """The union of the frames that the views want."""
     plans = segment.views.values()
     frame_index, first = np.unique(np.concatenate([plan.frame_index for plan in plans]), return_index=True)
     return FrameRequest(
-        path=path,
-        stream_index=stream_index,
-        rotation=rotation,
+        path=stream.path,
+        stream_index=stream.stream_index,
+        rotation=stream.rotation,
         frame_index=frame_index,
         frame_pts=np.concatenate([plan.frame_pts for plan in plans])[first],
         seek_index=segment.seek_index,

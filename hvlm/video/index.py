@@ -1,5 +1,6 @@
 """What a video file holds, read from its packets without decoding them: frame times, seek points, upright size."""
 
+import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,15 @@ _EBML_HEAD, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 # A stated duration may be rounded, or count a last frame of unknown length: only more than both of these is a loss.
 _LOSS_FRACTION = 0.05
 _LOSS_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class VideoStream:
+    """Where the pictures are: a local file, a stream of it, and the clockwise degrees that make a frame upright."""
+
+    path: str
+    stream_index: int
+    rotation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,11 @@ class VideoIndex:
     pts: npt.NDArray[np.int64]
     keyframes: npt.NDArray[np.bool_]
     counted: bool
+
+    @property
+    def stream(self) -> VideoStream:
+        """The stream that this is the index of."""
+        return VideoStream(self.path, self.stream_index, self.rotation)
 
     @property
     def num_frames(self) -> int:
@@ -111,6 +126,8 @@ def open_video(path: str | Path) -> Iterator[Any]:
     except (av.error.InvalidDataError, av.error.EOFError, av.error.PatchWelcomeError) as error:
         raise VideoError(Reason.UNREADABLE, f"{path}: {error}") from error
     except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
+            raise VideoError(Reason.OUT_OF_MEMORY, f"{path}: {error}") from error
         if isinstance(error, OSError):
             raise VideoError(Reason.STORAGE_TRANSIENT, f"{path}: {error}", permanent=False) from error
         raise VideoError(Reason.UNREADABLE, f"{path}: {error}") from error

@@ -10,6 +10,7 @@ from hvlm.config import Config, require
 from hvlm.encoders.c3d import C3DConfig
 from hvlm.encoders.clip import ClipConfig
 from infra.cluster import ClusterConfig
+from pipelines.extraction.sandbox import DecodeLimits
 from pipelines.store.publish import PublishConfig
 from pipelines.store.sources import SourceConfig
 
@@ -23,6 +24,8 @@ class DecodeConfig(Config):
     backend: Literal["decord", "pyav"] = "pyav"
     segment_s: float = 60.0
     """A long video is decoded in segments of this many seconds; one segment's frames are what a worker holds."""
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    """What a decoder may use before it is killed and its video goes into quarantine."""
 
     def __post_init__(self) -> None:
         require(
@@ -54,6 +57,15 @@ class ExtractResources(Config):
             expected="above 0",
             do="set e.g. 1",
         )
+        for name in ("encoder_num_cpus", "encoder_num_gpus"):
+            value = getattr(self, name)
+            require(
+                value is None or value >= 0,
+                what=f"resources.{name}",
+                got=value,
+                expected="0 or more",
+                do=f"set e.g. {name}: 0.5",
+            )
         for name in ("encoder_actors", "encoder_threads", "segments_per_batch", "segments_per_tar"):
             value = getattr(self, name)
             require(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from infra.cluster import total_resources
 from pipelines.extraction.config import EncoderConfig, ExtractResources
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import EncodeStage
@@ -46,7 +47,7 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     resources = stages.resources
-    num_cpus = ray.cluster_resources().get("CPU", 1.0)
+    num_cpus = total_resources().get("CPU", 1.0)
     dataset = ray.data.from_arrow(work_blocks(work, num_cpus))
     # 1:N, CPU tasks. A whole CPU each: decoding is the CPU-bound part.
     dataset = dataset.map_batches(

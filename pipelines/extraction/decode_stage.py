@@ -6,19 +6,21 @@ A failure becomes one row with `error` set: it travels to the end and is counted
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from hvlm.errors import Reason, VideoError
-from hvlm.video.decoding import BackendName, decode_views
-from hvlm.video.index import VideoIndex, scan_video
+from hvlm.video.index import VideoIndex
+from hvlm.video.packets import BackendName
 from hvlm.video.sampling import sample_frames
 from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView
 from infra import storage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
+from pipelines.extraction.sandbox import DecodeLimits, SandboxError, process_sandbox
+from pipelines.store.sources import file_stamp
 
 STAGE = "decode"
 _KEPT_INDEXES = 8  # a long video comes in several work rows; a worker process scans it once
@@ -31,6 +33,7 @@ class Decoder:
     backend: BackendName
     segment_s: float
     views: dict[str, FrameView]
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
 
     def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
         for row in work.to_pylist():
@@ -40,6 +43,8 @@ class Decoder:
         identity = {name: work[name] for name in ("video_id", "key", "content_hash")}
         try:
             yield from self._decode_file(work, identity)
+        except SandboxError:
+            raise  # the machine's fault: it ends the job, no video is blamed
         except VideoError as error:
             yield self._failed(identity, error)
         except OSError as error:
@@ -54,22 +59,36 @@ class Decoder:
         return row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})
 
     def _decode_file(self, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
+        local = storage.is_local(work["uri"])
         with storage.local_copy(work["uri"]) as path:
-            index = _index(str(path), work["content_hash"])
+            if not local:
+                _check_unchanged(work)
+            index = self._index(str(path), work["content_hash"])
             segments = plan_segments(index, self.views, self.segment_s)
             first = len(segments) * work["part"] // work["num_parts"]
             end = len(segments) * (work["part"] + 1) // work["num_parts"]
             for segment in segments[first:end]:
                 needed = [n["encoder"] for n in work["needs"] if segment.segment_index not in n["staged_segments"]]
                 if needed:
-                    yield self._decode_segment(identity, str(path), index, segment, needed)
+                    row = self._decode_segment(identity, index, segment, needed)
+                    if local:
+                        _check_unchanged(work)
+                    yield row
+
+    def _index(self, path: str, content_hash: str) -> VideoIndex:
+        """Return the video's index, kept per worker process for the next parts of the same video."""
+        known = _indexes.pop(content_hash, None) or process_sandbox(self.limits).scan(path)
+        _indexes[content_hash] = replace(known, path=path)
+        if len(_indexes) > _KEPT_INDEXES:
+            _indexes.popitem(last=False)
+        return _indexes[content_hash]
 
     def _decode_segment(
-        self, identity: dict[str, Any], path: str, index: VideoIndex, segment: SegmentPlan, needed: list[str]
+        self, identity: dict[str, Any], index: VideoIndex, segment: SegmentPlan, needed: list[str]
     ) -> pa.Table:
         views = {name: self.views[name] for name in needed}
         wanted = replace(segment, views={name: segment.views[name] for name in needed})
-        frames = decode_views(path, self.backend, wanted, views, index.stream_index, index.rotation)
+        frames = process_sandbox(self.limits).decode(self.backend, index, wanted, views)
         values: dict[str, Any] = {
             **identity,
             "segment_index": segment.segment_index,
@@ -85,6 +104,16 @@ class Decoder:
         return row_table(list(self.views), values)
 
 
+def _check_unchanged(work: dict[str, Any]) -> None:
+    """The file that was just read must be the one whose hash the features will carry."""
+    if work["stamp"] is None:
+        return
+    size_bytes, stamp = file_stamp(work["uri"])
+    if (size_bytes, stamp) != (work["size_bytes"], work["stamp"]):
+        message = f"{work['uri']} was replaced while the job ran; the next run reads it as it is then"
+        raise VideoError(Reason.STORAGE_TRANSIENT, message, permanent=False)
+
+
 def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:
     samples = sample_frames(index, view.sampling)
     return RowTiming(
@@ -98,12 +127,3 @@ def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:
 
 
 _indexes: OrderedDict[str, VideoIndex] = OrderedDict()
-
-
-def _index(path: str, content_hash: str) -> VideoIndex:
-    """Return the video's index, kept per worker process for the next parts of the same video."""
-    known = _indexes.pop(content_hash, None) or scan_video(path)
-    _indexes[content_hash] = known
-    if len(_indexes) > _KEPT_INDEXES:
-        _indexes.popitem(last=False)
-    return known

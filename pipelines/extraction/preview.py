@@ -17,6 +17,7 @@ from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
 from pipelines.extraction.run import encoder_columns, layout_of
+from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.work import work_table
 from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.claim import check_source
@@ -59,7 +60,7 @@ def preview(config: ExtractConfig) -> Preview:
     listing = list_source(config.source)
     frames = _frames(config)
     diff = diff_listing(listing, frames.videos)
-    read, failed = _read_some(diff)
+    read, failed = _read_some(diff, config.decode.limits)
     videos = _videos_after(frames.videos, diff, read)
     failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
     fingerprints = {name: column.fingerprint for name, column in columns.items()}
@@ -94,12 +95,12 @@ def _frames(config: ExtractConfig) -> StoreFrames:
     return StoreFrames(*(pl.DataFrame(schema=schema) for schema in (VIDEOS, STAGED, SAMPLES, FAILURES)))
 
 
-def _read_some(diff: SnapshotDiff) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+def _read_some(diff: SnapshotDiff, limits: DecodeLimits) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return the identified rows of up to READ_AT_MOST new files by id, and their failure rows."""
     rows = diff.to_hash.to_dicts()
     if len(rows) > READ_AT_MOST:
         rows = random.Random(0).sample(rows, READ_AT_MOST)
-    read = {row["video_id"]: identify(row) for row in rows}
+    read = {row["video_id"]: identify(row, process_sandbox(limits).probe) for row in rows}
     blank: dict[str, Any] = {name: "" if kind == pl.String() else None for name, kind in FAILURES.items()}
     failures = [
         {
@@ -148,6 +149,7 @@ def _rough_seconds(config: ExtractConfig, plan: Plan, hours: float) -> float | N
         backend=config.decode.backend,
         segment_s=config.decode.segment_s,
         views={name: encoder.view for name, encoder in encoders.items()},
+        limits=config.decode.limits,
     )
     video_s, started = 0.0, time.perf_counter()
     for row in work_table(sample, config.decode.segment_s).to_batches(max_chunksize=1):

@@ -26,6 +26,7 @@ from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.ledger import Ledger
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.resources import encoder_pool
+from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.staging_stage import StagedEncoder
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
@@ -87,18 +88,21 @@ def extract(config: ExtractConfig) -> ExtractReport:
 
     Raises:
         UserError: the source, the config or the cluster is wrong.
+        StoreIsHeld, LeaseLost: another job writes into the store, or has taken it over.
         ErrorBudgetExceeded: too many videos failed.
         RowConservationError: a row was lost or doubled; nothing of this run is published.
     """
     started = time.monotonic()
     with ExitStack() as stack:
         run = _Run(config, stack)
+        stack.enter_context(run.store.writing("jobs.extract"))
         sweep_orphans(run.store)
         snapshot = run.snapshot()
         plan = plan_of(config, run.store, run.columns)
         extract_started = time.monotonic()
-        for start in range(0, plan.todo.height, VIDEOS_PER_WAVE):
-            run.wave(plan, start)
+        todo = run.readable(plan.todo)
+        for start in range(0, todo.height, VIDEOS_PER_WAVE):
+            run.wave(plan, todo.slice(start, VIDEOS_PER_WAVE))
         extract_s = time.monotonic() - extract_started
         run.check_whole(plan)
         published = publish(run.store, config.publish, run.columns, run.map_tasks)
@@ -124,7 +128,8 @@ class _Run:
         self.listing = list_source(config.source)
         self.store = FeatureStore.open(config.store_uri, create=True)  # last: a wrong source leaves no empty store
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        self.num_done = self.num_frames = self.num_unreadable = 0
+        self.num_done = self.num_failed = self.num_frames = 0
+        self.unread: list[str] = []
         self.failures: list[dict[str, Any]] = []
         self._stack, self._connected = stack, False
 
@@ -133,10 +138,11 @@ class _Run:
         claim_source(self.store, "videos", self.config.source.uri, self.config.source.replace)
         diff = diff_listing(self.listing, self.store.videos())
         rows = diff.to_hash.to_dicts()
-        batches = [rows[start : start + _IDENTIFY_BATCH] for start in range(0, len(rows), _IDENTIFY_BATCH)]
+        limits = self.config.decode.limits
+        batches = [(limits, rows[start : start + _IDENTIFY_BATCH]) for start in range(0, len(rows), _IDENTIFY_BATCH)]
         identified = [row for batch in self.map_tasks(_identify_batch, batches) for row in batch]
         self.failures += [row | row["failure"] for row in identified if row["failure"]]
-        self.num_unreadable = len(self.failures)
+        self.unread = [row["video_id"] for row in self.failures if row["content_hash"] is None]
         return apply_snapshot(self.store, diff, identified, self.run_id)
 
     def map_tasks(self, function: Callable[[Any], Any], inputs: Any) -> Any:
@@ -146,10 +152,17 @@ class _Run:
         self._connect()
         return run_tasks(function, inputs)
 
-    def wave(self, plan: Plan, start: int) -> None:
+    def readable(self, todo: pl.DataFrame) -> pl.DataFrame:
+        """Return the planned videos whose file was seen whole in this run, with what tells that it is still the same.
+
+        The catalog still has the old row of a file that could not be read now: what it holds today is not known.
+        """
+        seen = self.listing.frame.select("video_id", "size_bytes", "stamp")
+        return todo.join(seen.filter(~pl.col("video_id").is_in(self.unread)), on="video_id", maintain_order="left")
+
+    def wave(self, plan: Plan, todo: pl.DataFrame) -> None:
         """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos."""
         self._connect()
-        todo = plan.todo.slice(start, VIDEOS_PER_WAVE)
         outcomes = _Outcomes(Ledger.of(todo), dict(todo.select("video_id", "uri").iter_rows()))
         dataset = extraction_dataset(work_table(todo, self.config.decode.segment_s), self._stages())
         committed = time.monotonic()
@@ -164,11 +177,12 @@ class _Run:
                         self._commit(outcomes)
                         committed = time.monotonic()
                     progress.update(done=outcomes.ledger.num_done, failed=len(outcomes.ledger.failures), frames=frames)
-                    self._check_budget(list(outcomes.ledger.failures.values()), plan.todo.height)
+                    self._check_budget(plan, list(outcomes.ledger.failures.values()))
         finally:
             self._commit(outcomes)  # also after an abort: what is done stays done
         outcomes.ledger.check()
         self.num_done += outcomes.ledger.num_done
+        self.num_failed += len(outcomes.ledger.failures)
         self.failures += outcomes.ledger.failures.values()
 
     def check_whole(self, plan: Plan) -> None:
@@ -176,19 +190,19 @@ class _Run:
 
         Running again must not turn a failed run into a good one: what an earlier run put into quarantine counts too.
         """
-        self._check_budget([], plan.todo.height)
         old = plan.status.filter((pl.col("status") == "failed_before") & ~pl.col("runs"))["video_id"].n_unique()
-        failed = old + len(self.failures) - self.num_unreadable
+        failed = old + self.num_failed + len(self.unread)
         done = plan.status.filter(pl.col("status").is_in(["done", "staged", "relabelled"])).height
-        if (failed or self.num_unreadable) and not done and not self.num_done:
+        if failed and not done and not self.num_done:
             listed = self.listing.frame.height
             raise ErrorBudgetExceeded(f"none of {listed} videos could be extracted{self._reasons([])}")
-        self._require_budget(failed, plan.num_videos, [])
+        self._require_budget(plan, failed, [])
 
-    def _check_budget(self, in_wave: list[dict[str, Any]], num_todo: int) -> None:
-        self._require_budget(len(self.failures) + len(in_wave), num_todo + self.num_unreadable, in_wave)
+    def _check_budget(self, plan: Plan, in_wave: list[dict[str, Any]]) -> None:
+        self._require_budget(plan, len(self.failures) + len(in_wave), in_wave)
 
-    def _require_budget(self, failed: int, planned: int, in_wave: list[dict[str, Any]]) -> None:
+    def _require_budget(self, plan: Plan, failed: int, in_wave: list[dict[str, Any]]) -> None:
+        planned = plan.num_videos + len(self.unread)
         if failed > BUDGET_FROM and failed > self.config.max_failed_fraction * planned:
             raise ErrorBudgetExceeded(
                 f"{failed} of {planned} videos failed, "
@@ -239,6 +253,7 @@ class _Run:
                 backend=config.decode.backend,
                 segment_s=config.decode.segment_s,
                 views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
+                limits=config.decode.limits,
             ),
             encoders=config.encoders,
             store_uri=self.store.uri,
@@ -298,5 +313,6 @@ def layout_of(config: ExtractConfig) -> str:
     return f"segment_s={config.decode.segment_s:g}"
 
 
-def _identify_batch(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [identify(row) for row in rows]
+def _identify_batch(batch: tuple[DecodeLimits, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    limits, rows = batch
+    return [identify(row, process_sandbox(limits).probe) for row in rows]

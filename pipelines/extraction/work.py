@@ -20,6 +20,8 @@ WORK_SCHEMA = pa.schema(
         ("key", pa.string()),
         ("uri", pa.string()),
         ("content_hash", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("stamp", pa.string()),  # with size_bytes: the file is still the one that was hashed; null: not known
         ("part", pa.int64()),
         ("num_parts", pa.int64()),
         ("seconds", pa.float64()),
@@ -39,6 +41,7 @@ def work_table(todo: pl.DataFrame, segment_s: float) -> pa.Table:
         duration_s = video["duration_s"] or 0.0
         num_parts = max(1, math.ceil(duration_s / segment_s / SEGMENTS_PER_ROW))
         shared = {name: video[name] for name in ("video_id", "key", "uri", "content_hash", "needs")}
+        shared |= {name: video.get(name) for name in ("size_bytes", "stamp")}
         shared |= {"num_parts": num_parts, "seconds": duration_s / num_parts}
         rows += [{**shared, "part": part} for part in range(num_parts)]
     return pa.Table.from_pylist(rows, schema=WORK_SCHEMA)

@@ -232,6 +232,18 @@ def stamp_of(info: dict[str, Any]) -> str:
     return ""
 
 
+def file_stamp(uri: str) -> tuple[int, str]:
+    """Return size in bytes and stamp (as in a listing) of a file as it is now.
+
+    Raises:
+        OSError: it is gone or cannot be looked at.
+    """
+    fs, path = storage.filesystem(uri)
+    fs.invalidate_cache()
+    info = fs.info(path)
+    return int(info["size"]), stamp_of(info)
+
+
 def _list_entries(config: SourceConfig) -> list[Entry]:
     uri = storage.absolute_uri(config.uri)
     if uri.lower().endswith(_LIST_EXTENSIONS) and (not glob.has_magic(uri) or storage.exists(uri)):

@@ -89,10 +89,7 @@ def _decode_one(arguments: tuple[str, str, ClipConfig]) -> int:
     path, backend, clip = arguments
     views = {"clip": describe_encoder(clip).view}
     index = scan_video(path)
-    return sum(
-        len(decode_views(path, backend, s, views, index.stream_index, index.rotation)["clip"])
-        for s in plan_segments(index, views, 60.0)
-    )
+    return sum(len(decode_views(index.stream, backend, s, views)["clip"]) for s in plan_segments(index, views, 60.0))
 
 
 def raw_decode(folder: Path, clip: ClipConfig, backend: str, processes: int) -> float:

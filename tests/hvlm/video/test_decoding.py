@@ -10,7 +10,7 @@ import pytest
 from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video import packets
 from hvlm.video.decoding import decode_views, get_backend
-from hvlm.video.index import scan_video
+from hvlm.video.index import VideoStream, scan_video
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
@@ -47,6 +47,20 @@ def test_frames_are_those_asked_for(
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_keyframes_are_those_of_the_index(numbered_video: Callable[[str], Path], name: str, backend: str):
+    path = numbered_video(name)
+    index = scan_video(path)
+    view = FrameView(sampling=SamplingConfig(kind="keyframes"), resize=(96, 96), crop=96, interpolation="bilinear")
+    read = [
+        read_number(frame)
+        for segment in plan_segments(index, {"key": view}, 1.0)
+        for frame in decode_views(index.stream, backend, segment, {"key": view})["key"]
+    ]
+    assert read == np.flatnonzero(index.keyframes).tolist() and len(read) >= 3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_edit_lists_hide_the_same_frames(tmp_path: Path, backend: str):
     path = cut_with_edit_list(write_video(tmp_path / "edited.mp4", RECIPES["bframes"][1]), 5)
     assert numbers(path, backend, [0, 1, 7, 30, 54]) == [5, 6, 12, 35, 59]
@@ -58,7 +72,7 @@ def test_variable_rate_is_sampled_by_time(numbered_video: Callable[[str], Path],
     index = scan_video(numbered_video("vfr"))
     view = replace(WHOLE, sampling=SamplingConfig(fps=7.0))
     (segment,) = plan_segments(index, {"v": view}, 60.0)
-    frames = decode_views(index.path, backend, segment, {"v": view}, index.stream_index, index.rotation)["v"]
+    frames = decode_views(index.stream, backend, segment, {"v": view})["v"]
     on_screen = [max(k for k in range(60) if recipe.pts[k] <= 1000 * t / 7 + 1e-3) for t in range(len(frames))]
     assert [read_number(frame) for frame in frames] == on_screen
 
@@ -95,7 +109,7 @@ def test_one_pass_feeds_all_views(numbered_video: Callable[[str], Path], backend
     views = {"clip": CLIP, "c3d": C3D, "whole": WHOLE}
     pictures = list(map(np.copy, get_backend(backend).decode(request_frames(index, list(range(60))))))
     for segment in plan_segments(index, views, 1.0):
-        decoded = decode_views(index.path, backend, segment, views, index.stream_index, index.rotation)
+        decoded = decode_views(index.stream, backend, segment, views)
         assert decoded.keys() == views.keys()
         for name, view in views.items():
             plan = segment.views[name]
@@ -112,7 +126,7 @@ def test_each_frame_is_decoded_once_for_all_views(numbered_video, monkeypatch: p
     monkeypatch.setattr(type(backend), "decode", lambda self, request: asked.append(request) or decode(self, request))
     views = {"clip": CLIP, "c3d": C3D}
     (segment,) = plan_segments(index, views, 60.0)
-    decode_views(index.path, "pyav", segment, views, index.stream_index, index.rotation)
+    decode_views(index.stream, "pyav", segment, views)
     assert len(asked) == 1
     clip, c3d = (segment.views[name].frame_index.tolist() for name in ("clip", "c3d"))
     assert asked[0].frame_index.tolist() == sorted({*clip, *c3d})
@@ -125,7 +139,7 @@ def test_a_padded_clip_repeats_pixels(tmp_path: Path, backend: str):
     path = write_video(tmp_path / "short.mp4", replace(recipe, pts=recipe.pts[:3]))
     index = scan_video(path)
     (segment,) = plan_segments(index, {"c3d": C3D}, 60.0)
-    frames = decode_views(str(path), backend, segment, {"c3d": C3D}, 0, 0)["c3d"]
+    frames = decode_views(VideoStream(str(path), 0, 0), backend, segment, {"c3d": C3D})["c3d"]
     assert len(frames) == 16
     assert all(np.array_equal(frame, frames[2]) for frame in frames[3:])
     assert not np.array_equal(frames[1], frames[2])
@@ -137,7 +151,7 @@ def test_a_damaged_stream_is_truncated_with_numbers(shared_video: Callable[[str]
     views = {"clip": replace(CLIP, sampling=SamplingConfig(fps=1.0))}
     (segment,) = plan_segments(index, views, 60.0)
     with pytest.raises(VideoError, match=r"\d of 5 wanted frames") as failure:
-        decode_views(index.path, backend, segment, views, index.stream_index, index.rotation)
+        decode_views(index.stream, backend, segment, views)
     assert failure.value.reason == Reason.TRUNCATED
 
 
@@ -160,7 +174,7 @@ def test_a_segment_without_rows_decodes_nothing(numbered_video: Callable[[str], 
     index = scan_video(numbered_video("cfr"))
     empty = plan_segments(index, {"clip": CLIP}, 0.5)[1]
     assert empty.views["clip"].num_rows == 0
-    assert decode_views(index.path, backend, empty, {"clip": CLIP}, 0, 0)["clip"].shape == (0, 64, 64, 3)
+    assert decode_views(index.stream, backend, empty, {"clip": CLIP})["clip"].shape == (0, 64, 64, 3)
 
 
 def test_an_unknown_backend_is_refused():

@@ -11,7 +11,9 @@ from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of
 from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.sandbox import DecodeLimits, SandboxError
 from pipelines.extraction.work import WORK_SCHEMA
+from pipelines.store.sources import file_stamp
 from tests.pipelines.extraction.conftest import write_video
 
 VIEWS = {
@@ -76,7 +78,32 @@ def test_an_error_that_no_one_expected_is_a_failed_row(tmp_path: Path, monkeypat
     def fail(*arguments: object) -> None:
         raise IndexError("out of the decoder's bounds")
 
-    monkeypatch.setattr("pipelines.extraction.decode_stage.decode_views", fail)
+    monkeypatch.setattr("pipelines.extraction.sandbox.Sandbox.decode", fail)
     (table,) = DECODER(work(write_video(tmp_path / "v.mp4"), a=[], b=[]))
     failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
     assert failure.permanent and "IndexError: out of the decoder's bounds" in failure.message
+
+
+def test_a_file_that_is_replaced_while_the_job_runs_is_not_taken_for_the_hashed_one(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+    size_bytes, stamp = file_stamp(str(path))
+    table = work(path, a=[], b=[])
+    table = table.set_column(4, WORK_SCHEMA.field(4), pa.array([size_bytes], pa.int64()))
+    table = table.set_column(5, WORK_SCHEMA.field(5), pa.array([stamp]))
+    segments = DECODER(table)
+    assert not next(segments).column(ERROR)[0].is_valid
+    write_video(path, seconds=5.0, seed=3)
+    failure = Failure.from_json(next(segments).column(ERROR)[0].as_py())
+    assert failure.reason is Reason.STORAGE_TRANSIENT and not failure.permanent and "replaced" in failure.message
+    assert list(segments) == []
+
+
+def test_no_video_is_blamed_for_a_decoding_process_that_cannot_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.extraction.sandbox._COMMAND", "raise SystemExit(7)")
+    fresh = Decoder(backend="pyav", segment_s=2.0, views=VIEWS, limits=DecodeLimits(timeout_s=77.0))
+    path = write_video(tmp_path / "v.mp4", seconds=3.0, seed=5)
+    table = work(path, a=[], b=[])
+    with pytest.raises(SandboxError):
+        list(fresh(table.set_column(3, WORK_SCHEMA.field(3), pa.array(["another"]))))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -182,3 +183,38 @@ def test_a_source_that_can_only_not_be_read_today_fails_the_job(
         extract(config())
     monkeypatch.undo()
     assert extract(config()).num_done == 4
+
+
+def test_a_file_that_cannot_be_read_now_keeps_what_it_has_and_is_not_decoded_under_its_old_hash(
+    ray_cluster: None, config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(config())
+    write_video(videos / "v0.mp4", seed=77)  # replaced, and still being written when the next job looks at it
+
+    def growing(source: SourceConfig) -> SourceListing:
+        listing = list_source(source)
+        more = pl.col("size_bytes") + (pl.col("video_id") == "v0").cast(pl.Int64)
+        return replace(listing, frame=listing.frame.with_columns(size_bytes=more))
+
+    faster = config(encoders=config_encoders(fps=2.0))
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "list_source", growing)
+        report = extract(faster)
+    assert report.num_done == 3  # v0's old hash is stale too, but its file is not what was hashed
+    staged = FeatureStore.open(faster.store_uri).staged()
+    assert staged.filter(pl.col("video_id") == "v0").is_empty()
+    assert extract(faster).num_done == 1
+
+
+def config_encoders(fps: float) -> dict[str, Any]:
+    model = {"kind": "clip", "model": "jobs/configs/models/tiny_clip.json", "pretrained": "random"}
+    return {"clip": model | {"sampling": {"kind": "fps", "fps": fps}}}
+
+
+def test_a_decoding_limit_of_the_config_holds_and_its_failures_can_be_retried(
+    ray_cluster: None, config: Config
+) -> None:
+    limits = {"limits": {"output_gib": 1e-6}, "segment_s": 2.0}  # 1 kB: less than a frame
+    with pytest.raises(ErrorBudgetExceeded, match="too_large"):
+        extract(config(decode=limits))
+    assert extract(config(retry_failed=True)).num_done == 4

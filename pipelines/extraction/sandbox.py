@@ -1,0 +1,194 @@
+"""Decoding in a child process that can be killed: a decoder may hang while it holds the GIL, eat the memory or crash.
+
+Whatever happens to the child becomes a `VideoError` of the video it was busy with, within the limits, and the next
+video gets a new child. The child lives on between videos. Frames come back through memory that both processes map;
+only small things are pickled.
+"""
+
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hvlm.config import Config, require
+from hvlm.errors import JobError, Reason, VideoError
+from hvlm.video.index import ProbeResult, VideoIndex
+from hvlm.video.packets import BackendName
+from hvlm.video.segments import SegmentPlan
+from hvlm.video.views import FrameView
+
+_COMMAND = "from pipelines.extraction.sandbox_child import main; main({handle}, {memory_bytes})"
+_START_S = 120.0  # importing PyTorch on a busy machine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits(Config):
+    """What decoding one segment, or reading one file's packets, may use.
+
+    Args:
+        timeout_s: wall-clock seconds.
+        memory_gib: private memory of the decoding process.
+        output_gib: decoded frames of one segment.
+    """
+
+    timeout_s: float = 300.0
+    memory_gib: float = 4.0
+    output_gib: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("timeout_s", "memory_gib", "output_gib"):
+            value = getattr(self, name)
+            require(value > 0, what=f"limits.{name}", got=value, expected="above 0", do=f"set e.g. {name}: 4")
+
+
+class SandboxError(JobError):
+    """The child process cannot be started: no fault of any video."""
+
+
+class Sandbox:
+    """A child process that scans and decodes; started when it is first needed, replaced when it is gone."""
+
+    def __init__(self, limits: DecodeLimits) -> None:
+        self.limits = limits
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._socket: socket.socket | None = None
+
+    def scan(self, path: str) -> VideoIndex:
+        """Return `scan_video(path)`.
+
+        Raises:
+            VideoError: as `scan_video`; timeout, out_of_memory, crashed.
+        """
+        index: VideoIndex = self._call(path, ("scan", path), None)
+        return index
+
+    def probe(self, path: str) -> ProbeResult:
+        """Return `probe_video(path)`.
+
+        Raises:
+            VideoError: as `probe_video`; timeout, out_of_memory, crashed.
+        """
+        result: ProbeResult = self._call(path, ("probe", path), None)
+        return result
+
+    def decode(
+        self, backend: BackendName, index: VideoIndex, segment: SegmentPlan, views: dict[str, FrameView]
+    ) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return `decode_views` of these.
+
+        Raises:
+            VideoError: as `decode_views`; timeout, out_of_memory, crashed, too_large.
+        """
+        path = index.path
+        shapes = {
+            name: (len(plan.frame_index), views[name].crop, views[name].crop, 3) for name, plan in segment.views.items()
+        }
+        sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
+        total = sum(sizes.values())
+        if total > self.limits.output_gib * 2**30:
+            raise VideoError(
+                Reason.TOO_LARGE,
+                f"{path}: the {total / 2**30:.1f} GiB of frames of segment {segment.segment_index} are more than "
+                f"decode.limits.output_gib={self.limits.output_gib:g}; lower segment_s or the sampling rate",
+            )
+        memory = os.memfd_create("frames", os.MFD_CLOEXEC)
+        try:
+            os.ftruncate(memory, max(1, total))
+            self._call(path, ("decode", path, index.stream, backend, segment, views), memory)
+            mapped = mmap.mmap(memory, max(1, total))
+        finally:
+            os.close(memory)
+        frames, start = {}, 0
+        for name, shape in shapes.items():
+            frames[name] = np.frombuffer(mapped, np.uint8, sizes[name], start).reshape(shape)
+            start += sizes[name]
+        return frames
+
+    def close(self) -> None:
+        """End the child."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        if self._connection is not None:
+            self._connection.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._process = self._connection = self._socket = None
+
+    def _call(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        if self._connection is None or self._socket is None:
+            raise RuntimeError("the child process has no connection")
+        try:
+            self._connection.send(request)
+            if memory is not None:
+                socket.send_fds(self._socket, [b"m"], [memory])
+            if not self._connection.poll(self.limits.timeout_s):
+                self.close()
+                message = f"{path}: still at it after decode.limits.timeout_s={self.limits.timeout_s:g} s; killed"
+                raise VideoError(Reason.TIMEOUT, message)
+            answer = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._obituary(path) from error
+        if isinstance(answer, VideoError):
+            if answer.reason is Reason.OUT_OF_MEMORY:
+                self.close()  # what it allocated before may still be there
+            raise answer
+        return answer
+
+    def _start(self) -> None:
+        self.close()
+        ours, theirs = socket.socketpair()
+        command = _COMMAND.format(handle=theirs.fileno(), memory_bytes=int(self.limits.memory_gib * 2**30))
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", command],
+            pass_fds=[theirs.fileno()],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
+            stdin=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._socket, self._connection = ours, Connection(os.dup(ours.fileno()))
+        if not self._connection.poll(_START_S):
+            self.close()
+            raise SandboxError(f"the decoding process did not start within {_START_S:g} s")
+        try:
+            self._connection.recv()
+        except (EOFError, OSError) as error:
+            code = self._process.wait()
+            self.close()
+            raise SandboxError(
+                f"the decoding process ended with {code} while it started; its message is above"
+            ) from error
+
+    def _obituary(self, path: str) -> VideoError:
+        """Return why the child died, and forget it."""
+        process = self._process
+        code = process.wait() if process is not None else 0
+        self.close()
+        if code == -signal.SIGKILL:  # not by us: the kernel ran out of memory
+            return VideoError(Reason.OUT_OF_MEMORY, f"{path}: the system killed the decoding process", permanent=False)
+        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return VideoError(Reason.CRASHED, f"{path}: the decoding process died of {cause}")
+
+
+_of_this_process: Sandbox | None = None
+
+
+def process_sandbox(limits: DecodeLimits) -> Sandbox:
+    """Return the sandbox of this (Ray worker) process; its child lives on from task to task."""
+    global _of_this_process
+    if _of_this_process is None or _of_this_process.limits != limits:
+        if _of_this_process is not None:
+            _of_this_process.close()
+        _of_this_process = Sandbox(limits)
+    return _of_this_process
