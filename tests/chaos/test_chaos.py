@@ -1,0 +1,40 @@
+"""Eight kills of a real extraction; `python -m jobs.chaos --config jobs/configs/chaos.yaml` does fifty."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.chaos import ChaosConfig, job
+from tests.pipelines.extraction.conftest import write_video
+
+pytestmark = pytest.mark.slow
+
+
+def test_kills_leave_no_trace_in_the_store(
+    tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(repository)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for number in range(12):
+        write_video(videos / f"v{number}.mp4", seconds=4.0 + number, seed=number)
+    (videos / "empty.mp4").write_bytes(b"")
+    config = ChaosConfig(
+        extract_config="jobs/configs/extract_smoke.yaml",
+        source_uri=str(videos),
+        output_path=str(tmp_path / "stores"),
+        overrides=(
+            "source.annotations_uri=null",
+            "cluster.num_cpus=2",
+            "cluster.object_store_memory_bytes=150000000",
+            "resources.encoder_threads=1",
+            "resources.segments_per_batch=1",
+            "commit_interval_s=0.2",
+        ),
+        num_kills=8,
+        seed=3,
+    )
+    code = job(config)
+    printed = capsys.readouterr().out
+    assert code == 0, printed
+    assert "kills        8 in" in printed and "byte for byte" in printed

@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import pytest
+
+from hvlm.errors import UserError
+from infra.config_io import load_config
+from jobs import chaos
+from jobs.chaos import ChaosConfig, job
+from pipelines.extraction.chaos import ChaosReport
+
+
+@pytest.mark.parametrize(("differences", "code"), [([], 0), (["round-001: shards: 1 entries, 2 …"], 1)])
+def test_the_exit_code_is_the_truth(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    differences: list[str],
+    code: int,
+) -> None:
+    seen = {}
+
+    def fake(command, root, num_kills, seed, kills_per_round):  # type: ignore[no-untyped-def]
+        seen["command"] = command("/s")
+        report = ChaosReport(rounds=1, differences=differences)
+        report.kills["driver"] = num_kills
+        return report
+
+    monkeypatch.setattr(chaos, "run_chaos", fake)
+    config = ChaosConfig(
+        extract_config="e.yaml", source_uri="/v", output_path=str(tmp_path / "new"), overrides=("a=1",)
+    )
+    assert job(config) == code
+    assert seen["command"][1:] == ["-m", "jobs.extract", "--config", "e.yaml", "source.uri=/v", "store_uri=/s", "a=1"]
+    printed = capsys.readouterr().out
+    assert "50 × driver" in printed and ("byte for byte" in printed) == (code == 0)
+
+
+def test_an_old_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="output_path"):
+        job(ChaosConfig(extract_config="e.yaml", source_uri="/v", output_path=str(tmp_path)))
+
+
+def test_the_config_loads() -> None:
+    assert load_config(ChaosConfig, "jobs/configs/chaos.yaml", []).num_kills == 50
