@@ -5,6 +5,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+# Made once: json.dumps would make an encoder for each of 100,000 videos.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
     """Return the sha256 (hex) of an extraction's identity as canonical JSON.
@@ -20,4 +23,4 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 def canonical_json(value: object) -> str:
     """Return JSON with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(value)

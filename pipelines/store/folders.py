@@ -67,7 +67,7 @@ def find_files(uri: str) -> tuple[str, Found]:
 
 def is_hidden(path: str, root: str) -> bool:
     """Return whether a part of the path below the root starts with a dot."""
-    return any(part.startswith(".") for part in path.removeprefix(root).split("/"))
+    return "/." in "/" + path.removeprefix(root)
 
 
 def _follow(info: dict[str, Any]) -> dict[str, Any] | None:

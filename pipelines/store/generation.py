@@ -114,11 +114,11 @@ def plan_generation(
     )
     to_place = set(videos.filter(pl.col("complete") & ~pl.col("done"))["video_id"])
     samples = frames.samples
-    parallel = _parallel_placements(pairs.filter(pl.col("video_id").is_in(list(to_place))), samples)
+    parallel = _parallel_placements(pairs.filter(pl.col("video_id").is_in(list(to_place))), samples) if to_place else []
     placed = {placement.video_id for placement in parallel}
     gen = int(samples.select(pl.col("gen").max().fill_null(0)).item()) + 1
     fresh = frames.videos.filter(pl.col("video_id").is_in(list(to_place - placed)))
-    sizes = _sample_bytes(fresh, fingerprints, frames)
+    sizes = _sample_bytes(fresh, fingerprints, frames) if to_place else {}
     new = _cut(fresh, sizes, assigned_splits(fresh, splits), target_bytes)
     blocked = set(videos.filter(~pl.col("complete") & pl.col("blocked"))["video_id"])
     return GenerationPlan(
@@ -275,10 +275,7 @@ def _cut(
 
 def _tombstones(frames: StoreFrames, blocked: set[str]) -> tuple[str, ...]:
     """Published ids that the snapshot no longer has, or whose new content can never be extracted."""
-    live = live_samples(frames.samples).select("video_id", "content_hash").unique()
-    current: dict[str, str] = dict(frames.videos.select("video_id", "content_hash").iter_rows())
-    gone = {video_id for video_id, _ in live.iter_rows() if video_id not in current}
-    spoilt = {
-        video_id for video_id, content in live.iter_rows() if video_id in blocked and current[video_id] != content
-    }
-    return tuple(sorted(gone | spoilt))
+    current = frames.videos.select("video_id", "content_hash")
+    other = live_samples(frames.samples).join(current, on=["video_id", "content_hash"], how="anti")["video_id"]
+    known = set(current["video_id"].filter(current["video_id"].is_in(other.implode())))
+    return tuple(sorted(video_id for video_id in set(other) if video_id not in known or video_id in blocked))

@@ -158,8 +158,7 @@ def apply_snapshot(
         )
     all_videos = store.videos(include_tombstones=True)
     known = {
-        row["video_id"]: row
-        for row in all_videos.select("video_id", "uri", "content_hash", "state").iter_rows(named=True)
+        row["video_id"]: row for row in all_videos.join(diff.to_hash, on="video_id", how="semi").iter_rows(named=True)
     }
     gone_hashes = set(diff.gone["content_hash"].drop_nulls())
     counts = dict.fromkeys(("new", "changed", "renamed", "unchanged", "failed"), 0)

@@ -169,7 +169,7 @@ def build_listing(
             rejected.append(_rejection(entry, Reason.BAD_NAME, "the name is empty or not UTF-8; rename the file"))
             continue
         lines = by_id.setdefault(entry.video_id, {})
-        line = (entry.uri, canonical_json(_plain(entry.columns)))
+        line = (entry.uri, canonical_json(_plain(entry.columns)) if entry.columns else "")
         num_collapsed += line in lines
         lines.setdefault(line, entry)
     rows = []
@@ -349,6 +349,8 @@ def _info(uri: str) -> tuple[dict[str, Any] | None, VideoError | None]:
 
 def _ambiguity(same_id: list[Entry]) -> str | None:
     """Return why the lines of one id are not one video: several files, or columns other than captions that differ."""
+    if len(same_id) == 1:
+        return None
     video_id, uris = same_id[0].video_id, sorted({entry.uri for entry in same_id})
     if len(uris) > 1:
         return f"{len(uris)} files have the id '{video_id}': " + ", ".join(uris[:5])
@@ -386,7 +388,7 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
     found = (annotations.find(entry.video_id) if annotations else None) or VideoAnnotation()
     columns = _plain(entry.columns)
     for name in ("subset", "split", "summary", "caption"):
-        if not isinstance(columns.get(name), str | None):
+        if name in columns and not isinstance(columns[name], str | None):
             what = f"{name} of video '{entry.video_id}'"
             raise UserError(what=what, got=columns[name], expected="a text", do="make the list's column one of texts")
     split, subset = columns.get("split"), columns.get("subset") or found.subset
@@ -397,9 +399,8 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
             expected=f"one of {', '.join(SPLITS)}",
             do="correct the list",
         )
-    assign_split(
-        entry.video_id, subset, SplitConfig()
-    )  # an unknown subset is refused now, not after hours of extraction
+    if subset is not None:
+        assign_split(entry.video_id, subset, SplitConfig())  # an unknown one is refused now, not after the extraction
     caption = columns.get("caption")
     return {
         "subset": subset,
@@ -413,6 +414,8 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:
     """Dates and other values that JSON lacks become text, NaN (pandas' empty cell) becomes None."""
+    if not columns:  # every file of a folder: 100,000 of them are listed at each start
+        return {}
     text = json.dumps(columns, default=str)
     plain: dict[str, Any] = json.loads(text, parse_constant=lambda name: None if name == "NaN" else name)
     return plain
