@@ -89,7 +89,7 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
     )
 
 
-def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] = probe_video) -> dict[str, Any]:
+def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] | None = None) -> dict[str, Any]:
     """Return a listing row with `content_hash`, the probe's columns and `failure` (reason, message, permanent or None).
 
     Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried
@@ -97,13 +97,13 @@ def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] = probe
 
     Args:
         row: of a listing.
-        probe: reads the headers of a local file; extraction gives one that can be killed.
+        probe: reads the headers of a local file; None: `probe_video`. Extraction gives one that can be killed.
     """
     result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
     try:
         result["content_hash"] = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
         with storage.local_copy(row["uri"]) as path:
-            found = probe(str(path))
+            found = (probe or probe_video)(str(path))
         result |= {name: getattr(found, name) for name in PROBE_COLUMNS}
     except VideoError as error:
         result["failure"] = _failure(error)
