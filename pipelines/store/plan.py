@@ -106,11 +106,18 @@ def video_encoder_pairs(
     if splits is not None:
         videos = videos.drop("wanted_split").join(assigned_splits(frames.videos, splits), on="video_id")
     pairs = videos.join(wanted, how="cross")
-    live = live_samples(frames.samples).select(*_PAIR, "metadata_hash", pl.col("split").alias("live_split"))
-    done = pairs.join(live, on=[*_PAIR, "metadata_hash"], how="inner")
-    done = done.filter(pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")))
+    hashes = ["content_hash", "fingerprint", "metadata_hash"]
+    needed = ["state", "commit", "gen", "video_id", "encoder", "split", *hashes]
+    live = live_samples(frames.samples.select(needed)).select(
+        "video_id", "encoder", *(pl.col(name).name.prefix("live_") for name in hashes), live_split=pl.col("split")
+    )
+    # Joined by the short columns and compared by the long ones: the hashes as keys of the join cost 100 MB more.
+    done = pairs.join(live, on=["video_id", "encoder"], how="inner").filter(
+        *(pl.col(name) == pl.col(f"live_{name}") for name in hashes),
+        pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")),
+    )
     # Usually nearly everything is done: the other statuses are worked out for the rest alone.
-    rest = pairs.join(done, on=_PAIR, how="anti")
+    rest = pairs.join(done, on=["video_id", "encoder"], how="anti")
     columns = [*_PAIR, "metadata_hash", "wanted_split", "status", "blocked"]
     done = done.with_columns(status=pl.lit("done"), blocked=pl.lit(False)).select(columns)
     return pl.concat([done, _unfinished(rest, frames).select(columns)])
@@ -170,7 +177,7 @@ def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    published = samples.lazy().filter(pl.col("state") == "live")
+    published = samples.lazy().filter(pl.col("state") == "live").select(_PAIR)
     mine = published.join(pairs.lazy().select("video_id").unique(), on="video_id", how="semi").collect()
     current = pairs.select("video_id", "content_hash").unique()
     same = published.join(current.lazy(), on="content_hash", how="semi").collect()
