@@ -166,6 +166,7 @@ class FeatureStore:
         """
         if frame.is_empty():
             return expected_version
+        self._check_lease()
         uri = self._table_uri("samples")
         try:
             with _clean_errors(uri):

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from pipelines.store import lease as lease_module
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.lease import Lease, LeaseLost, StoreIsHeld
+from pipelines.store.schema import SAMPLES
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -117,6 +118,10 @@ def test_a_lease_that_was_taken_over_ends_its_holders_commits(uri: str, monkeypa
         time.sleep(1.0)
         with pytest.raises(LeaseLost, match="taken it over"):
             store.commit_failures([failure | {"video_id": "w"}])
+        with pytest.raises(LeaseLost, match="taken it over"):
+            store.commit_samples(pl.DataFrame([dict.fromkeys(SAMPLES)], schema=SAMPLES), store.samples_version())
+        with pytest.raises(LeaseLost, match="taken it over"):
+            store.replace_staged(store.staged())
     assert store.failures()["video_id"].to_list() == ["v"]
 
 
