@@ -93,8 +93,10 @@ def test_a_file_that_is_replaced_while_the_job_runs_is_not_taken_for_the_hashed_
     segments = DECODER(table)
     assert not next(segments).column(ERROR)[0].is_valid
     write_video(path, seconds=5.0, seed=3)
-    failure = Failure.from_json(next(segments).column(ERROR)[0].as_py())
-    assert failure.reason is Reason.STORAGE_TRANSIENT and not failure.permanent and "replaced" in failure.message
+    failure = json.loads(next(segments).column(ERROR)[0].as_py())
+    assert (
+        failure["reason"] == Reason.STORAGE_TRANSIENT and not failure["permanent"] and "replaced" in failure["message"]
+    )
     assert list(segments) == []
 
 

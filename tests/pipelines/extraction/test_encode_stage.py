@@ -1,14 +1,17 @@
 """Encoding keeps every row's features with its row, whatever shares the batch."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from hvlm.errors import Reason
 from hvlm.video.views import FrameView
+from pipelines.extraction import encode_stage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
-from pipelines.extraction.encode_stage import encode_table
+from pipelines.extraction.encode_stage import MixedUpError, encode_table
 
 
 class MeanEncoder:
@@ -86,3 +89,53 @@ def test_failed_rows_and_rows_without_frames_pass_through() -> None:
     table = encode_table(pa.concat_tables([failed, row_table(["e"], {"video_id": "y"})]), "e", encoder)
     assert encoder.calls == 0 and table.num_rows == 2
     assert table.column(ERROR).to_pylist() == ["{}", None]
+
+
+def three() -> pa.Table:
+    return pa.concat_tables([segment("a", [10, 20, 40]), segment("b", [80, 90]), segment("c", [120, 140])])
+
+
+@pytest.mark.parametrize(
+    "mutate",
+    [
+        lambda f: f[::-1],  # a permuted batch
+        lambda f: np.roll(f, 1, axis=0),  # every row one place on
+        lambda f: np.concatenate([f[:1], f[:1], f[2:]]),  # one row twice, another lost
+    ],
+    ids=["permuted", "shifted", "doubled"],
+)
+def test_a_batch_whose_rows_are_mixed_up_ends_the_job(mutate: Callable[[np.ndarray], np.ndarray]) -> None:
+    class Mutated(MeanEncoder):
+        def encode(self, clips: np.ndarray) -> np.ndarray:
+            return mutate(super().encode(clips)) if len(clips) > 1 else super().encode(clips)
+
+    encode_table(three(), "e", MeanEncoder(VIEW), prove=True)
+    with pytest.raises(MixedUpError, match="other features alone"):
+        encode_table(three(), "e", Mutated(VIEW), prove=True)
+
+
+@pytest.mark.parametrize("mutate", [lambda f: f[:-1], lambda f: np.concatenate([f, f[-1:]])], ids=["lost", "added"])
+def test_a_batch_with_another_number_of_rows_fails(mutate: Callable[[np.ndarray], np.ndarray]) -> None:
+    class Mutated(MeanEncoder):
+        def encode(self, clips: np.ndarray) -> np.ndarray:
+            return mutate(super().encode(clips))
+
+    table = encode_table(three(), "e", Mutated(VIEW))
+    assert table.column(ERROR).null_count == 0 and table.column(column("e", "features")).null_count == 3
+
+
+def test_a_feature_of_zeros_is_a_failure_of_its_video() -> None:
+    table = encode_table(pa.concat_tables([segment("a", [10, 20]), segment("b", [0, 0])]), "e", MeanEncoder(VIEW))
+    assert table.column(ERROR)[0].as_py() is None
+    failure = json.loads(table.column(ERROR)[1].as_py())
+    assert failure["reason"] == Reason.ENCODER_ERROR and "all zero" in failure["message"]
+
+
+def test_the_first_batch_of_an_actor_and_one_in_64_are_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    proved = []
+    monkeypatch.setattr(encode_stage, "load_encoder", lambda config, device: MeanEncoder(VIEW))
+    monkeypatch.setattr(encode_stage, "_prove", lambda *arguments: proved.append(stage._num_batches))
+    stage = encode_stage.EncodeStage("e", None, None)  # type: ignore[arg-type]
+    for _ in range(130):
+        stage(three())
+    assert proved == [1, 65, 129]
