@@ -128,7 +128,7 @@ class Sandbox:
         if self._process is None or self._process.poll() is not None:
             self._start()
         if self._connection is None or self._socket is None:
-            raise RuntimeError("the child process has no connection")
+            raise SandboxError("the decoding process has no connection")
         try:
             self._connection.send(request)
             if memory is not None:
