@@ -3,6 +3,7 @@
 Shape legend: N clips (rows), S frames per clip, H and W pixels, D feature width.
 """
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from hvlm.encoders.precision import inference
 from hvlm.errors import UserError
 from hvlm.video.views import FrameView
+
+logger = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -64,10 +67,11 @@ def check_clips(clips: NDArray[np.uint8], view: FrameView) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class BatchRunner:
     """Runs a network over any number of rows in micro-batches of `batch_size`, so that memory stays bounded.
 
+    Where the memory does not suffice, the batch is halved and the run goes on; `batch_size` stays at what sufficed.
     A row's result does not depend on which rows share its batch beyond rounding (about 1e-5 of its size in float32: the
     order of sums in a matrix product may change with the batch size). The same rows in the same batches on one CPU give
     equal bits.
@@ -83,15 +87,22 @@ class BatchRunner:
 
         Raises:
             UserError: the network gave NaN or infinity.
+            MemoryError, torch.OutOfMemoryError: the memory does not even suffice for one row.
         """
         if len(rows) == 0:
             return np.zeros((0, self.dim), dtype=np.float32)
         outputs: list[torch.Tensor] = []
+        done = 0
         with inference(self.dtype, self.device):
-            for start in range(0, len(rows), self.batch_size):
-                # One copy: rows may be a read-only window on shared memory (overlapping clips), no memory of ours.
-                batch = torch.from_numpy(np.array(rows[start : start + self.batch_size], order="C")).to(self.device)
-                outputs.append(forward(batch).float())
+            while done < len(rows):
+                try:
+                    outputs.append(self._run_batch(rows[done : done + self.batch_size], forward))
+                except (MemoryError, RuntimeError) as error:
+                    if not is_out_of_memory(error) or self.batch_size == 1:
+                        raise
+                    self._halve(error)
+                else:
+                    done += self.batch_size
             features: NDArray[np.float32] = torch.cat(outputs).cpu().numpy()
         bad = int((~np.isfinite(features)).any(axis=1).sum())
         if bad:
@@ -102,3 +113,21 @@ class BatchRunner:
                 do="check the weights file, or set precision: fp32",
             )
         return features
+
+    def _run_batch(self, rows: NDArray[Any], forward: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        # One copy: rows may be a read-only window on shared memory (overlapping clips), no memory of ours.
+        return forward(torch.from_numpy(np.array(rows, order="C")).to(self.device)).float()
+
+    def _halve(self, error: Exception) -> None:
+        halved = self.batch_size // 2
+        logger.warning("out of memory with a batch of %d rows (%s): going on with %d", self.batch_size, error, halved)
+        self.batch_size = halved
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # blocks cut for the larger batch fit nothing smaller
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether a network failed for want of memory, on a GPU or on the CPU (a RuntimeError of its allocator)."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hvlm.encoders.base import Encoder
+from hvlm.encoders.base import Encoder, is_out_of_memory
 from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.views import FrameView, cut_clips
@@ -106,11 +106,9 @@ def _encode_alone(encoder: Encoder, row: int, clips: np.ndarray) -> dict[int, by
     try:
         return _encode_rows(encoder, {row: clips})
     except Exception as error:  # this row is the cause: it becomes a quarantine row
-        return {
-            row: VideoError(
-                Reason.ENCODER_ERROR, f"{type(error).__name__}: {error}", permanent=not _out_of_memory(error)
-            )
-        }
+        memory = is_out_of_memory(error)
+        reason = Reason.OUT_OF_MEMORY if memory else Reason.ENCODER_ERROR
+        return {row: VideoError(reason, f"{type(error).__name__}: {error}", permanent=not memory)}
 
 
 def _prove(encoder: Encoder, clips: dict[int, np.ndarray], outcome: dict[int, bytes | VideoError]) -> None:
@@ -136,7 +134,3 @@ def _checked(features: np.ndarray) -> bytes | VideoError:
     if zero := int((~half.any(axis=1)).sum()):
         return VideoError(Reason.ENCODER_ERROR, f"{zero} of {len(half)} feature rows are all zero")
     return half.tobytes()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))

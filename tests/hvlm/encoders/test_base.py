@@ -27,6 +27,38 @@ def test_every_row_passes_once_in_order_and_in_batches_of_at_most_batch_size():
     np.testing.assert_array_equal(features, np.stack([np.arange(7), 2 * np.arange(7)], axis=1))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")],
+    ids=["GPU", "Python", "CPU allocator"],
+)
+def test_out_of_memory_halves_the_batch_for_good_and_no_row_is_lost_or_doubled(error):
+    sizes = []
+
+    def forward(batch):
+        sizes.append(len(batch))
+        if len(batch) > 3:
+            raise error
+        return torch.stack([batch.float(), batch.float()], dim=1)
+
+    small = runner(8)
+    assert small.run(np.arange(11), forward)[:, 0].tolist() == list(range(11))
+    assert sizes == [8, 4, 2, 2, 2, 2, 2, 1]
+    sizes.clear()
+    small.run(np.arange(3), forward)
+    assert sizes == [2, 1]
+
+
+def test_a_row_that_does_not_fit_alone_and_any_other_error_are_raised():
+    def refuse(batch):
+        raise torch.OutOfMemoryError("CUDA") if (batch < 9).all() else RuntimeError("shapes")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        runner(8).run(np.arange(8), refuse)
+    with pytest.raises(RuntimeError, match="shapes"):
+        runner(8).run(np.arange(10, 18), refuse)
+
+
 def test_no_rows_give_no_features():
     assert runner(3).run(np.zeros((0, 4)), lambda batch: batch).shape == (0, 2)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from hvlm.errors import Reason
 from hvlm.video.views import FrameView
@@ -75,6 +76,19 @@ def test_a_row_that_the_model_refuses_fails_alone() -> None:
     assert failure.reason == Reason.ENCODER_ERROR and failure.stage == "encode:e" and failure.permanent
     assert table.column(ERROR)[0].as_py() is None and table.column(ERROR)[2].as_py() is None
     np.testing.assert_array_equal(features(table, 2)[:, 0], [3])
+
+
+def test_a_row_too_large_for_the_memory_is_tried_again_by_the_next_run() -> None:
+    class Full(MeanEncoder):
+        def encode(self, clips: np.ndarray) -> np.ndarray:
+            if len(clips) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().encode(clips)
+
+    table = encode_table(pa.concat_tables([segment("a", [1, 1]), segment("b", [7, 7, 7])]), "e", Full(VIEW))
+    failure = Failure(**json.loads(table.column(ERROR)[1].as_py()))
+    assert failure.reason == Reason.OUT_OF_MEMORY and not failure.permanent
+    assert table.column(ERROR)[0].as_py() is None and len(features(table, 0)) == 1
 
 
 def test_nan_features_become_a_failure() -> None:
