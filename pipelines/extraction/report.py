@@ -82,6 +82,11 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         f"  published  {published.published} videos as {published.samples} samples in {published.shards} shards "
         f"({published.shard_bytes / 2**20:.1f} MiB); {published.already_published} were published before"
     )
+    if any(published.num_odd.values()):
+        constant, repeated, shared = (published.num_odd[f"num_{name}"] for name in ("constant", "repeated", "shared"))
+        lines.append(
+            f"  odd rows   {constant} constant, {repeated} repeated in their video, {shared} equal to another video's"
+        )
     quarantined = published.failed
     if quarantined:
         lines.append(

@@ -23,6 +23,7 @@ from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.fingerprint import canonical_json
 from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, set_folder, shard_tasks
 from pipelines.store.liveness import live_samples, selected_encoders
+from pipelines.store.odd_rows import OddRows, check_odd_rows
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import set_manifest, write_shard
 from pipelines.store.staging import FEATURES_FOLDER, sweep_orphans
@@ -39,10 +40,13 @@ class PublishConfig(Config):
 
     Args:
         target_shard_bytes: a shard is cut before it passes this, summed over the encoders of the configuration.
+        max_odd_fraction: nothing is published when more than this share of a shard's rows is constant, or equal to a
+            row of another video.
         splits: how videos are spread over train, dev, val and test.
     """
 
     target_shard_bytes: int = 256 * 2**20
+    max_odd_fraction: float = 0.5
     splits: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
@@ -54,6 +58,13 @@ class PublishConfig(Config):
             got=got,
             expected=f"at least {least}",
             do="set e.g. 268435456 (256 MiB)",
+        )
+        require(
+            0 <= self.max_odd_fraction <= 1,
+            what="publish.max_odd_fraction",
+            got=self.max_odd_fraction,
+            expected="a fraction from 0 to 1",
+            do="set e.g. 0.5",
         )
 
 
@@ -83,7 +94,11 @@ class EncoderColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishSummary:
-    """What a publish did. published + already_published + incomplete + failed = videos of the snapshot."""
+    """What a publish did. published + already_published + incomplete + failed = videos of the snapshot.
+
+    Args:
+        num_odd: counts of odd rows in the shards written (see `OddRows`).
+    """
 
     published: int
     already_published: int
@@ -94,6 +109,7 @@ class PublishSummary:
     samples: int
     shard_bytes: int
     version: int
+    num_odd: Mapping[str, int]
 
 
 def run_inline(
@@ -114,6 +130,7 @@ def publish(
 
     Raises:
         RuntimeError: rows were lost.
+        OddRowsError: too many rows of a shard are constant or stand in several videos.
         JobError: another job published meanwhile.
         UserError: the disk is full.
     """
@@ -127,6 +144,7 @@ def publish(
         _describe_encoders(store, encoders)
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]
     _check_written(plan, tasks, rows)
+    check_odd_rows(rows, config.max_odd_fraction)
     _write_manifests(store, rows)
     version = commit(store, frames.samples, plan, rows, fingerprints, version)
     clean_up(store, fingerprints)
@@ -140,6 +158,7 @@ def publish(
         samples=len(rows),
         shard_bytes=sum({row["shard"]: row["shard_bytes"] for row in rows}.values()),
         version=version,
+        num_odd={name: sum({row["shard"]: row[name] for row in rows}.values()) for name in OddRows().counts()},
     )
 
 

@@ -15,6 +15,7 @@ from hvlm.errors import JobError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
+from pipelines.store.odd_rows import OddRows
 from pipelines.store.staging import read_segment
 
 
@@ -45,6 +46,8 @@ class _HashingSink:
 def write_shard(task: ShardTask) -> list[dict[str, Any]]:
     """Write a shard (temporary name, then final name) and return its catalog rows; one sample is in memory at a time.
 
+    Beside the columns of the catalog each row has its shard's counts of odd rows (see `OddRows.counts`).
+
     Raises:
         ValueError: staged segments that do not join, or features of another dimension.
         DamagedShardError: features that were to be copied from a published shard are lost or damaged.
@@ -55,12 +58,15 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
 
     def write(file: BinaryIO) -> None:
         rows.clear()
-        sink = _HashingSink(file)
+        sink, odd = _HashingSink(file), OddRows()
         writer = TarWriter(sink)
         for item in task.items:
-            rows.append(_write_sample(writer, sink, task, item))
+            features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
+            rows.append(_write_sample(writer, sink, task, item, (features, timing)))
+            odd.add(features, item.content_hash)
         total["shard_bytes"] = writer.finish()
         total["shard_sha256"] = sink.shard()
+        total.update(odd.counts())
 
     storage.atomic_write(storage.join(task.store_uri, task.shard), write)
     return [row | total for row in rows]
@@ -70,13 +76,15 @@ def set_manifest(rows: list[dict[str, Any]]) -> bytes:
     """Return the `manifest.json` of a shard set, for people and for tools without Delta Lake.
 
     Args:
-        rows: the catalog rows of one encoder in one generation.
+        rows: of `write_shard`, of one encoder in one generation.
     """
     shards: dict[str, dict[str, Any]] = {}
     for row in sorted(rows, key=lambda row: (row["shard"], row["offset"])):
         name = row["shard"].rpartition("/")[2]
         shard = shards.setdefault(
-            name, {"sha256": row["shard_sha256"], "bytes": row["shard_bytes"], "split": row["split"], "samples": []}
+            name,
+            {"sha256": row["shard_sha256"], "bytes": row["shard_bytes"], "split": row["split"], "samples": []}
+            | {name: row[name] for name in OddRows().counts()},
         )
         sample = {name: row[name] for name in ("key", "video_id", "content_hash", "num_rows", "offset", "size")}
         shard["samples"].append(sample | {"span_s": [0.0, row["duration_s"]], "sha256": row["sample_sha256"]})
@@ -99,14 +107,20 @@ def cut_segments(store: FeatureStore) -> list[str]:
     return found
 
 
-def _write_sample(writer: TarWriter, sink: _HashingSink, task: ShardTask, item: ShardItem) -> dict[str, Any]:
-    features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
+def _write_sample(
+    writer: TarWriter,
+    sink: _HashingSink,
+    task: ShardTask,
+    item: ShardItem,
+    data: tuple[npt.NDArray[np.float16], dict[str, Any]],
+) -> dict[str, Any]:
+    features, timing = data
     if features.shape[1] != task.dim:
         raise ValueError(
             f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, not {task.dim}"
         )
     meta = _meta(task, item, timing, features.shape[0])
-    ranges = [writer.add(name, data) for name, data in encode_sample(features, meta)]
+    ranges = [writer.add(name, content) for name, content in encode_sample(features, meta)]
     return {
         "commit": task.commit,
         "gen": task.gen,

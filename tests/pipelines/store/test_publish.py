@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import random
 
+import numpy as np
 import polars as pl
 import pytest
 import s3fs
@@ -12,8 +14,10 @@ from pipelines.store import publish as publish_module
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.store.odd_rows import OddRowsError
 from pipelines.store.publish import EncoderColumn, PublishConfig
 from pipelines.store.verify import verify_store
+from tests.pipelines.store import world as world_module
 from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids, planted_features, tree
 
 
@@ -382,6 +386,40 @@ def test_a_foreign_encoder_with_half_staged_rows_keeps_them(world):
     world.stage({"c3d": C3D})
     world.publish()
     check_contents(world)
+
+
+@pytest.mark.parametrize(
+    ("dead", "named"),
+    [
+        (lambda features: np.full_like(features, 0.5), "constant"),
+        (lambda features: np.arange(features.size, dtype=np.float16).reshape(features.shape), "equal to a row"),
+    ],
+    ids=["one value everywhere", "the same rows for every video"],
+)
+def test_features_of_a_dead_encoder_are_not_published(world, monkeypatch, dead, named):
+    planted = world_module.planted_features
+    monkeypatch.setattr(world_module, "planted_features", lambda *arguments: dead(planted(*arguments)))
+    world.add(*ids(20))
+    world.snapshot()
+    world.stage()
+    with pytest.raises(OddRowsError, match=named):
+        world.publish(config=PublishConfig(splits=world_module.CONFIG.splits))
+    assert world.store.samples().is_empty()
+
+
+def test_odd_rows_stand_in_the_manifest_and_the_summary(world, monkeypatch):
+    planted = world_module.planted_features
+    monkeypatch.setattr(
+        world_module,
+        "planted_features",
+        lambda *arguments: np.concatenate([planted(*arguments)[:1], planted(*arguments)]),
+    )
+    world.add(*ids(3))
+    world.snapshot()
+    world.stage()
+    assert world.publish().num_odd == {"num_constant": 0, "num_repeated": 6, "num_shared": 0}
+    manifests = [json.loads(path.read_text()) for path in world.root.glob("features/*/gen-000001/manifest.json")]
+    assert sum(s["num_repeated"] for m in manifests for s in m["shards"].values()) == 6
 
 
 def test_too_small_shards_are_refused():
