@@ -75,7 +75,7 @@ def connect(config: ClusterConfig) -> Iterator[None]:
     _quieten_ray()
     address = cluster_address(config)
     if address is None:
-        _ensure_token()
+        ensure_token()
         num_cpus = config.num_cpus or available_cpus()
         logger.info("starting an embedded Ray on %d CPUs", num_cpus)
         ray.init(
@@ -94,6 +94,16 @@ def connect(config: ClusterConfig) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def ensure_token() -> None:
+    """Give an embedded Ray a token of its own, so that it need not write one into the home directory.
+
+    Ray's loader keeps the first token it reads for the life of the process, so this one stays in the environment.
+    """
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if "RAY_AUTH_TOKEN" not in os.environ and not Path(path).is_file():
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def cluster_address(config: ClusterConfig) -> str | None:
@@ -207,16 +217,6 @@ def _require_reachable(address: str) -> None:
             expected="the host:port of a running head (port 6379 by default)",
             do="start it with `ray start --head`, or unset RAY_ADDRESS and cluster.address to run here",
         ) from error
-
-
-def _ensure_token() -> None:
-    """Give an embedded Ray a token of its own, so that it need not write one into the home directory.
-
-    Ray's loader keeps the first token it reads for the life of the process, so this one stays in the environment.
-    """
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    if "RAY_AUTH_TOKEN" not in os.environ and not Path(path).is_file():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _quieten_ray() -> None:

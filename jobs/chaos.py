@@ -2,17 +2,21 @@
 
     python -m jobs.chaos --config jobs/configs/chaos.yaml
     python -m jobs.chaos --config jobs/configs/chaos.yaml extract_config=my.yaml source_uri=/videos num_kills=50
+    python -m jobs.chaos --config jobs/configs/chaos.yaml num_nodes=2 num_kills=20
 
 Exit code 0: every store equals that of an undisturbed run; 1: something differs, each difference is printed.
 """
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from hvlm.config import Config, require
 from jobs.entry import run_job
 from pipelines.extraction.chaos import run_chaos
+from pipelines.extraction.chaos_cluster import TwoNodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,7 @@ class ChaosConfig(Config):
         num_kills: kills in all.
         kills_per_round: kills before a store is left to be finished and compared.
         seed: of the moments and targets.
+        num_nodes: 1: each job starts its own Ray; 2: they join a cluster of two nodes, of which one is killed too.
     """
 
     extract_config: str
@@ -36,6 +41,7 @@ class ChaosConfig(Config):
     num_kills: int = 50
     kills_per_round: int = 4
     seed: int = 0
+    num_nodes: Literal[1, 2] = 1
 
     def __post_init__(self) -> None:
         for name in ("num_kills", "kills_per_round"):
@@ -54,11 +60,14 @@ def job(config: ChaosConfig) -> int:
         do="delete it or name another",
     )
 
-    def command(store_uri: str) -> list[str]:
-        start = [sys.executable, "-m", "jobs.extract", "--config", config.extract_config]
-        return [*start, f"source.uri={config.source_uri}", f"store_uri={store_uri}", *config.overrides]
+    with TwoNodes() if config.num_nodes == 2 else nullcontext() as nodes:
+        join = [f"cluster.address={nodes.address}"] if nodes else []
 
-    report = run_chaos(command, root, config.num_kills, config.seed, config.kills_per_round)
+        def command(store_uri: str) -> list[str]:
+            start = [sys.executable, "-m", "jobs.extract", "--config", config.extract_config]
+            return [*start, f"source.uri={config.source_uri}", f"store_uri={store_uri}", *config.overrides, *join]
+
+        report = run_chaos(command, root, config.num_kills, config.seed, config.kills_per_round, nodes)
     print(f"kills        {report.kills.total()} in {report.rounds} stores (seed {config.seed})")
     for target, count in sorted(report.kills.items()):
         print(f"             {count} × {target}")

@@ -20,6 +20,7 @@ import psutil
 
 from hvlm.errors import JobError
 from infra import storage
+from pipelines.extraction.chaos_cluster import TwoNodes, family_of
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest
 from pipelines.store.staging import STAGING_FOLDER
@@ -35,6 +36,8 @@ TARGETS: dict[str, str] = {
     "encoder actor": "ray::MapWorker(MapBatches(EncodeStage",
     "staging actor": "ray::MapWorker(MapBatches(Stager",
 }
+# On a cluster the job is not the parent of its workers, and a raylet is a node: the second one, the first has the head.
+CLUSTER_TARGETS = {name: mark for name, mark in TARGETS.items() if name not in ("raylet", "whole job")} | {"node": ""}
 _PATIENCE_S = 300.0  # a job that lost a part goes on or ends; one that hangs is killed and counted
 
 
@@ -61,7 +64,12 @@ class ChaosReport:
 
 
 def run_chaos(
-    command: Callable[[str], Sequence[str]], root: Path, num_kills: int, seed: int, kills_per_round: int = 4
+    command: Callable[[str], Sequence[str]],
+    root: Path,
+    num_kills: int,
+    seed: int,
+    kills_per_round: int = 4,
+    nodes: TwoNodes | None = None,
 ) -> ChaosReport:
     """Kill `num_kills` times and return what came of it.
 
@@ -71,6 +79,7 @@ def run_chaos(
         num_kills: over all rounds.
         seed: of the moments and targets.
         kills_per_round: after so many the job is left alone until it ends.
+        nodes: the cluster that the jobs join; None: each starts a Ray of its own.
 
     Raises:
         ChaosError: the job does not even end well when it is left alone.
@@ -85,7 +94,8 @@ def run_chaos(
         report.rounds += 1
         store = root / f"round-{report.rounds:03d}"
         for _ in range(min(kills_per_round, num_kills - report.kills.total())):
-            if not _kill_once(command(str(store)), store, rng, whole_s, report):
+            process = _start(command(str(store)), store)
+            if not _kill_once(process, rng, whole_s, report, nodes):
                 break
         _finish(command, store)
         report.differences += [f"{store.name}: {line}" for line in compare(wanted, describe(str(store)))]
@@ -115,29 +125,36 @@ def compare(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     ]
 
 
-def _kill_once(command: Sequence[str], store: Path, rng: random.Random, whole_s: float, report: ChaosReport) -> bool:
-    """Start the job, kill a part of it, wait for its end; False if it ended before."""
-    target = rng.choice(sorted(TARGETS))
-    process = _start(command, store)
+def _kill_once(
+    process: "subprocess.Popen[bytes]", rng: random.Random, whole_s: float, report: ChaosReport, nodes: TwoNodes | None
+) -> bool:
+    """Kill a part of a running job and wait for its end; False if it ended before."""
+    target = rng.choice(sorted(CLUSTER_TARGETS if nodes else TARGETS))
     until = time.monotonic() + rng.uniform(0.2, 1.0) * whole_s
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.05)
-    family = _family(process.pid)
+    family = family_of(process.pid)
     if process.poll() is not None or not family:
         return False
-    report.kills[_kill(target, family, rng)] += 1
+    if target == "node" and nodes:
+        nodes.kill()
+        report.kills[target] += 1
+    else:
+        report.kills[_kill(target, family, rng, nodes.family() if nodes else [])] += 1
     try:
         report.survived += process.wait(_PATIENCE_S) == 0
     except subprocess.TimeoutExpired:
         report.hung += 1
-    _sweep([*family, *_family(process.pid)])
+    _sweep([*family, *family_of(process.pid)])
     process.wait()
+    if nodes:
+        nodes.mend()
     return True
 
 
-def _kill(target: str, family: list[psutil.Process], rng: random.Random) -> str:
+def _kill(target: str, family: list[psutil.Process], rng: random.Random, others: Sequence[psutil.Process] = ()) -> str:
     mark = TARGETS[target]
-    chosen = [member for member in family if mark and mark in _command_of(member)]
+    chosen = [member for member in (*family, *others) if mark and mark in _command_of(member)]
     if target == "whole job":
         _sweep(family)
         return target
@@ -158,15 +175,6 @@ def _finish(command: Callable[[str], Sequence[str]], store: Path) -> None:
     if code != 0:
         last = Path(f"{store}.log").read_text(errors="replace").strip().splitlines()[-5:]
         raise ChaosError(f"the extraction left alone ended with {code}; the end of {store}.log:\n" + "\n".join(last))
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """Return a process, first, and all below it."""
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _command_of(process: psutil.Process) -> str:

@@ -155,9 +155,9 @@ def test_an_embedded_ray_needs_no_token_file(monkeypatch, tmp_path):
     monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
     monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    cluster._ensure_token()
+    cluster.ensure_token()
     first = os.environ["RAY_AUTH_TOKEN"]
-    cluster._ensure_token()
+    cluster.ensure_token()
     assert len(first) == 64
     assert os.environ["RAY_AUTH_TOKEN"] == first
     assert list(tmp_path.iterdir()) == []
@@ -169,5 +169,5 @@ def test_the_users_token_file_wins(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("mine")
-    cluster._ensure_token()
+    cluster.ensure_token()
     assert "RAY_AUTH_TOKEN" not in os.environ

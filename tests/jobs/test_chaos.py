@@ -19,7 +19,8 @@ def test_the_exit_code_is_the_truth(
 ) -> None:
     seen = {}
 
-    def fake(command, root, num_kills, seed, kills_per_round):  # type: ignore[no-untyped-def]
+    def fake(command, root, num_kills, seed, kills_per_round, nodes):  # type: ignore[no-untyped-def]
+        assert nodes is None
         seen["command"] = command("/s")
         report = ChaosReport(rounds=1, differences=differences)
         report.kills["driver"] = num_kills

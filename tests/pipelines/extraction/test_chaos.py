@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.extraction import chaos
 from pipelines.extraction.chaos import ChaosError, ChaosReport, compare, describe, run_chaos
+from pipelines.extraction.chaos_cluster import family_of
 from tests.pipelines.store.world import World, ids
 
 
@@ -59,7 +60,7 @@ def test_the_named_part_is_what_is_killed() -> None:
     assert process.stdout is not None and process.stdout.readline() == b"up\n"
     with pytest.MonkeyPatch.context() as patched:
         patched.setitem(chaos.TARGETS, "raylet", "sleep 60 0")
-        assert chaos._kill("raylet", chaos._family(process.pid), random.Random(0)) == "raylet"
+        assert chaos._kill("raylet", family_of(process.pid), random.Random(0)) == "raylet"
     assert process.wait(10) == 0
 
 
@@ -69,8 +70,8 @@ def test_a_job_that_fails_when_left_alone_is_no_basis(tmp_path: Path) -> None:
         run_chaos(command, tmp_path / "new", num_kills=1, seed=0)
 
 
-def test_a_job_that_ends_before_its_kill_counts_none(tmp_path: Path) -> None:
+def test_a_job_that_ends_before_its_kill_counts_none() -> None:
     report = ChaosReport()
-    command = [sys.executable, "-c", "pass"]
-    assert not chaos._kill_once(command, tmp_path / "store", random.Random(0), 5.0, report)
+    process = subprocess.Popen([sys.executable, "-c", "pass"])
+    assert not chaos._kill_once(process, random.Random(0), 5.0, report, None)
     assert report.kills.total() == 0
