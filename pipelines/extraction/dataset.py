@@ -62,7 +62,7 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
             batch_size=resources.segments_per_batch,
             batch_format="pyarrow",
             zero_copy_batch=True,
-            compute=ActorPoolStrategy(size=stages.pool.num_actors),
+            compute=ActorPoolStrategy(min_size=stages.pool.min_actors, max_size=stages.pool.max_actors),
             num_cpus=stages.pool.num_cpus,
             num_gpus=stages.pool.num_gpus,
         )

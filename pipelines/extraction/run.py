@@ -244,8 +244,8 @@ class _Run:
         config = self.config
         pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
         require_resources(
-            {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.num_actors * len(config.encoders)}
-            | ({"GPU": pool.num_gpus * pool.num_actors * len(config.encoders)} if pool.num_gpus else {})
+            {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
+            | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
         )
         layout = layout_of(config)
         return Stages(

@@ -14,7 +14,7 @@ def test_the_stages_stand_in_order(ray_cluster: None) -> None:
         store_uri="/none",
         run_id="r",
         staged={},
-        pool=EncoderPool(num_actors=1, num_cpus=0.0, num_gpus=0.0, num_threads=1),
+        pool=EncoderPool(min_actors=1, max_actors=1, num_cpus=0.0, num_gpus=0.0, num_threads=1),
         resources=ExtractResources(),
     )
     described = repr(extraction_dataset(WORK_SCHEMA.empty_table(), stages))

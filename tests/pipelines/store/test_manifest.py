@@ -1,3 +1,7 @@
+import hashlib
+import threading
+from itertools import pairwise
+
 import pytest
 
 from hvlm.errors import UserError
@@ -37,6 +41,36 @@ def test_a_pinned_version_gives_the_same_manifest_whatever_is_written_later(worl
     assert set(newest.frame["video_id"]) == set(world.videos)
     for row in again.rows("clip").to_dicts():
         read_sample(str(world.root), row)
+
+
+def test_a_reader_beside_a_writer_only_ever_sees_whole_publishes(world):
+    """New videos, a replaced one and a deleted one go in while manifests are opened as fast as possible."""
+
+    def whole():
+        return {v: hashlib.sha256(content.encode()).hexdigest() for v, (content, _) in world.videos.items()}
+
+    def write():
+        for turn in range(6):
+            world.add(*(f"new{turn}-{index}" for index in range(5)))
+            world.add("video001", content=f"turn{turn}")
+            if turn == 3:
+                world.remove("video005")
+            states.append(whole())
+            world.run()
+
+    states, seen = [whole()], []
+    writer = threading.Thread(target=write)
+    writer.start()
+    alive = True
+    while alive:
+        alive = writer.is_alive()  # asked before reading: the last reading sees the last publish
+        frame = open_manifest(str(world.root)).frame
+        for row in frame.to_dicts():
+            assert all(read_sample(str(world.root), row, name)[1].video_id == row["video_id"] for name in BOTH)
+        seen.append(dict(frame.select("video_id", "content_hash").iter_rows()))
+        assert seen[-1] in states
+    assert seen[-1] == states[-1] and len(states) == 7
+    assert sum(one != other for one, other in pairwise(seen)) >= 3  # it did read while the writer was at work
 
 
 def test_encoders_by_name_and_by_fingerprint(world):
