@@ -32,6 +32,7 @@ NEEDED_UNIMPORTED = {
     "mypy": "make types",
     "pre-commit": "CONTRIBUTING",
     "pytest-timeout": "the limit in pyproject.toml",
+    "pytest-xdist": "make test: tests wait more than they compute",
     "ruff": "make lint",
     "scipy-stubs": "mypy",
     "types-pyyaml": "mypy",
