@@ -290,8 +290,8 @@ def _remove_half(fs: fsspec.AbstractFileSystem, path: str, uri: str, before: int
         before: size of what stood there before the upload; that object stays.
     """
     try:
-        if _size(fs, path) not in (before, -1):
-            fs.rm_file(path)
+        if retrying(uri, lambda: _size(fs, path)) not in (before, -1):
+            retrying(uri, lambda: fs.rm_file(path))
     except Exception as error:  # the storage that just refused to write; its own error is the one to be raised
         logger.warning("%s may be half-written and could not be removed: %s", uri, error)
 

@@ -59,6 +59,9 @@ def faulty_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.01)
 
 
+pytestmark = pytest.mark.slow
+
+
 def config(source: Path | str, store: Path | str, **changes: Any) -> ExtractConfig:
     model = {"kind": "clip", "model": "jobs/configs/models/tiny_clip.json", "pretrained": "random"}
     values = {
@@ -111,7 +114,7 @@ def test_what_passes_leaves_no_trace_and_is_counted(
         tmp_path / "store",
         Fault(kind="input/output", call="info", times=2),
         Fault(kind="torn", call="put_file", where="staging", times=2),
-        Fault(kind="short", call="put_file", where="features", times=2),
+        Fault(kind="short", call="put_file", where="/train-", times=2),
         Fault(kind="throttled", call="put_file", where="encoder.json", times=4),
         Fault(kind="reset", call="cat_file", where="staging", after=1, times=3),
         Fault(kind="server", call="rm_file", times=2),
