@@ -5,6 +5,7 @@ file.
 """
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
@@ -19,6 +20,10 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hvlm.errors import Reason, UserError, VideoError
+from infra.listing import find_below
+from infra.retries import retrying
+
+logger = logging.getLogger(__name__)
 
 TEMP_MARK = ".tmp-"
 _DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
@@ -86,16 +91,29 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
 
 
-def exists(uri: str) -> bool:
-    """Return whether a file or folder stands at the URI."""
+def info(uri: str) -> dict[str, Any]:
+    """Return fsspec's description of what stands at the URI now: name, size, type, ...
+
+    Raises:
+        OSError: it is not there or cannot be looked at.
+    """
     fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    return retrying(uri, lambda: _info(fs, path))
+
+
+def exists(uri: str) -> bool:
+    """Return whether a file or folder stands at the URI; a storage that does not say so is an error."""
+    try:
+        info(uri)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def read_bytes(uri: str) -> bytes:
     """Return a whole small file."""
     fs, path = filesystem(uri)
-    content: bytes = fs.cat_file(path)
+    content: bytes = retrying(uri, lambda: fs.cat_file(path))
     return content
 
 
@@ -106,33 +124,35 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
         EOFError: the file ends before.
     """
     fs, path = filesystem(uri)
-    if isinstance(fs, LocalFileSystem):
-        with open(path, "rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-    else:
-        content = fs.cat_file(path, start=offset, end=offset + size) if size else b""
+
+    def read() -> bytes:
+        if isinstance(fs, LocalFileSystem):
+            with open(path, "rb") as file:
+                file.seek(offset)
+                return file.read(size)
+        return bytes(fs.cat_file(path, start=offset, end=offset + size)) if size else b""
+
+    content = retrying(uri, read)
     if len(content) != size:
         raise EOFError(f"{uri} has {len(content)} of the {size} bytes from offset {offset}")
     return content
 
 
 def list_files(uri: str) -> dict[str, dict[str, Any]]:
-    """Return `{path relative to uri: fsspec info}` of all files below a folder; empty if there is no such folder."""
+    """Return `{path relative to uri: fsspec info}` of all files below a folder; empty if there is no such folder.
+
+    A storage may list late what was just written: ask `exists` before you take a file for gone.
+    """
     fs, path = filesystem(uri)
-    fs.invalidate_cache()
-    if not fs.exists(path):
-        return {}
     root = path.rstrip("/") + "/"
-    found: dict[str, dict[str, Any]] = fs.find(path, detail=True)
-    return {name.removeprefix(root): info for name, info in sorted(found.items()) if name != path}
+    return {name.removeprefix(root): info for name, info in sorted(find_below(fs, path).items()) if name != path}
 
 
 def remove(uri: str) -> None:
     """Delete one file; one that is gone already is no error."""
     fs, path = filesystem(uri)
     with suppress(FileNotFoundError):
-        fs.rm_file(path)
+        retrying(uri, lambda: fs.rm_file(path))
 
 
 def atomic_write(uri: str, content: bytes | Callable[[BinaryIO], object]) -> None:
@@ -144,7 +164,7 @@ def atomic_write(uri: str, content: bytes | Callable[[BinaryIO], object]) -> Non
 
     Raises:
         UserError: the disk is full or may not be written, a folder's name is a file's, or a remote storage cannot be
-            reached; nothing is left under the final name.
+            reached; nothing half-written is left under the final name.
     """
     fs, path = filesystem(uri)
     local = isinstance(fs, LocalFileSystem)
@@ -211,18 +231,69 @@ def local_copy(uri: str) -> Iterator[Path]:
     folder = tempfile.mkdtemp(prefix="hvlm-")
     try:
         copy = Path(folder) / (os.path.basename(path) or "file")
-        fs.get_file(path, str(copy))
+        retrying(uri, lambda: _download(fs, path, copy, uri))
         yield copy
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _upload(fs: fsspec.AbstractFileSystem, temp: str, path: str, uri: str) -> None:
+def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:
+    fs.invalidate_cache()  # an earlier listing of the folder does not know what was written since
+    found: dict[str, Any] = fs.info(path)
+    return found
+
+
+def _size(fs: fsspec.AbstractFileSystem, path: str) -> int | None:
+    """Return the size of an object, -1 if there is none, None if its storage does not say how long it is."""
     try:
-        with reachable("storage", uri):
-            fs.put_file(temp, path)  # object stores show an object only when the whole upload is done
-    except FileNotFoundError as error:
-        raise UserError(what="storage", got=f"{uri}: {error}", expected="a bucket that exists", do="make it") from error
+        size: int | None = _info(fs, path).get("size")
+    except FileNotFoundError:
+        return -1
+    return size
+
+
+def _download(fs: fsspec.AbstractFileSystem, path: str, copy: Path, uri: str) -> None:
+    fs.get_file(path, str(copy))
+    size, got = _size(fs, path), copy.stat().st_size
+    if size not in (got, None):
+        raise ConnectionError(f"{uri}: {got} of {size} bytes arrived")
+
+
+def _upload(fs: fsspec.AbstractFileSystem, temp: str, path: str, uri: str) -> None:
+    wanted = os.path.getsize(temp)
+
+    def put() -> None:
+        fs.put_file(temp, path)
+        size = _size(fs, path)
+        if size not in (wanted, None):
+            raise ConnectionError(f"{uri}: {max(0, size or 0)} of {wanted} bytes are there after the upload")
+
+    with reachable("storage", uri):
+        before = retrying(uri, lambda: _size(fs, path))
+        try:
+            retrying(uri, put)
+        except FileNotFoundError as error:
+            expected = "a bucket that exists"
+            raise UserError(what="storage", got=f"{uri}: {error}", expected=expected, do="make it") from error
+        except Exception as error:
+            _remove_half(fs, path, uri, before)
+            explained = explain_os_error(error, uri) if isinstance(error, OSError) else error
+            if explained is error:
+                raise
+            raise explained from error
+
+
+def _remove_half(fs: fsspec.AbstractFileSystem, path: str, uri: str, before: int | None) -> None:
+    """Object stores show an object only when the whole upload is done, others may keep what had arrived.
+
+    Args:
+        before: size of what stood there before the upload; that object stays.
+    """
+    try:
+        if retrying(uri, lambda: _size(fs, path)) not in (before, -1):
+            retrying(uri, lambda: fs.rm_file(path))
+    except Exception as error:  # the storage that just refused to write; its own error is the one to be raised
+        logger.warning("%s may be half-written and could not be removed: %s", uri, error)
 
 
 def _fill(path: str, content: bytes | Callable[[BinaryIO], object]) -> None:

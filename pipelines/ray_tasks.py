@@ -1,11 +1,13 @@
 """Runs a function over many inputs as Ray tasks, with a bounded number in flight."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from typing import Any, TypeVar
 
 import ray
 
 from hvlm.errors import JobError, UserError
+from infra import retries
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -16,9 +18,15 @@ def run_tasks(
 ) -> Iterator[R]:
     """Yield `function(x)` for every x, in completion order.
 
-    A failed task is retried by Ray when its worker died; an exception of the function itself is raised here.
+    A failed task is retried by Ray when its worker died; an exception of the function itself is raised here. Retries of
+    storage calls in the workers count as this process's.
     """
-    remote = ray.remote(num_cpus=num_cpus)(function)
+
+    @wraps(function)
+    def counted(item: T) -> tuple[R, int]:
+        return function(item), retries.take()
+
+    remote = ray.remote(num_cpus=num_cpus)(counted)
     pending: list[Any] = []
     for item in inputs:
         if len(pending) >= max_in_flight:
@@ -53,6 +61,8 @@ def _own_error(error: BaseException | None) -> Exception | None:
 def _results(references: list[Any]) -> Iterator[Any]:
     for reference in references:
         try:
-            yield ray.get(reference)
+            result, num_retries = ray.get(reference)
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error  # the function's own exception, so that callers can catch it by type
+        retries.add(num_retries)
+        yield result

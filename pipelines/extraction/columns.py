@@ -25,6 +25,7 @@ _FIXED = [
     ("num_segments", pa.int64()),
     ("duration_s", pa.float64()),
     ("num_frames_decoded", pa.int64()),
+    ("num_retries", pa.int64()),  # of storage calls, made for this row
     (ERROR, pa.string()),
 ]
 _PER_ENCODER = [

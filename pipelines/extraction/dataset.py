@@ -41,8 +41,10 @@ class Stages:
 
 def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     """Return the lazy pipeline over the work rows; iterating it runs it."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # its start, end and progress notes; ours say it better
+    # Its notes, ours say better; its errors are raised, and told once, by the job.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = DataContext.get_current()
+    context.raise_original_map_exception = True  # else a full disk arrives here as Ray's error, without what to do
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -17,7 +17,7 @@ from hvlm.video.packets import BackendName
 from hvlm.video.sampling import sample_frames
 from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView
-from infra import storage
+from infra import retries, storage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError, process_sandbox
 from pipelines.store.sources import file_stamp
@@ -56,7 +56,9 @@ class Decoder:
             yield self._failed(identity, VideoError(reason, message, permanent=local))
 
     def _failed(self, identity: dict[str, Any], error: VideoError) -> pa.Table:
-        return row_table(list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json()})
+        return row_table(
+            list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json(), "num_retries": retries.take()}
+        )
 
     def _decode_file(self, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
         local = storage.is_local(work["uri"])
@@ -94,6 +96,7 @@ class Decoder:
             "segment_index": segment.segment_index,
             "num_segments": segment.num_segments,
             "duration_s": index.duration_s,
+            "num_retries": retries.take(),
             "num_frames_decoded": sum(len(array) for array in frames.values()),
         }
         for name, view in views.items():

@@ -87,6 +87,8 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         lines.append(
             f"  odd rows   {constant} constant, {repeated} repeated in their video, {shared} equal to another video's"
         )
+    if report.num_retries:
+        lines.append(f"  storage    {report.num_retries} calls failed for the moment and were made again")
     quarantined = published.failed
     if quarantined:
         lines.append(

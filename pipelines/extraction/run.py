@@ -19,6 +19,7 @@ import polars as pl
 from hvlm.encoders.registry import describe_encoder
 from hvlm.errors import JobError
 from hvlm.video.decoding import get_backend
+from infra import retries
 from infra.cluster import connect, require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages, extraction_dataset
@@ -61,6 +62,8 @@ class ExtractReport:
     num_done: int = 0
     num_frames: int = 0
     failures: list[dict[str, Any]] = field(default_factory=list)
+    num_retries: int = 0
+    """storage calls that failed for the moment and were made again, here and in Ray's workers"""
     extract_s: float = 0.0
     total_s: float = 0.0
 
@@ -93,6 +96,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
         RowConservationError: a row was lost or doubled; nothing of this run is published.
     """
     started = time.monotonic()
+    retries.take()  # what was before this run is not counted
     with ExitStack() as stack:
         run = _Run(config, stack)
         stack.enter_context(run.store.writing("jobs.extract"))
@@ -114,6 +118,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
             num_done=run.num_done,
             num_frames=run.num_frames,
             failures=run.failures,
+            num_retries=retries.take(),
             extract_s=extract_s,
             total_s=time.monotonic() - started,
         )
@@ -287,6 +292,7 @@ class _Outcomes:
     def take(self, outcomes: list[dict[str, Any]]) -> int:
         """Count a batch of outcomes and return its number of decoded frames."""
         for outcome in outcomes:
+            retries.add(outcome["num_retries"])
             row = json.loads(outcome["row"])
             if outcome["kind"] == "staged":
                 self.ledger.staged(row)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from infra import retries
 from pipelines.extraction.columns import ERROR, RowTiming, binary_value, column
 from pipelines.store.staging import StagingItem, write_staging_tar
 
-OUTCOME_SCHEMA = pa.schema([("kind", pa.string()), ("row", pa.string()), ("num_frames", pa.int64())])
+OUTCOME_SCHEMA = pa.schema(
+    [("kind", pa.string()), ("row", pa.string()), ("num_frames", pa.int64()), ("num_retries", pa.int64())]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +48,14 @@ class Stager:
             frames += table.column("num_frames_decoded")[row].as_py()
             items += self._items(table, row)
         staged = write_staging_tar(self.store_uri, self.run_id, items) if items else []
+        num_retries = sum(table.column("num_retries").drop_null().to_pylist()) + retries.take()
         outcomes = [("staged", staged_row) for staged_row in staged] + [("failed", failed_row) for failed_row in failed]
         return pa.table(
             {
                 "kind": [kind for kind, _ in outcomes],
                 "row": [json.dumps(row) for _, row in outcomes],
                 "num_frames": [frames if i == 0 else 0 for i in range(len(outcomes))],
+                "num_retries": [num_retries if i == 0 else 0 for i in range(len(outcomes))],
             },
             schema=OUTCOME_SCHEMA,
         )

@@ -153,8 +153,7 @@ class FeatureReader:
     def _hdf5_entries(self) -> list[Entry]:
         if self._hdf5 is None:
             raise RuntimeError("the HDF5 file is not open")
-        fs, path = storage.filesystem(self._uri)
-        info = fs.info(path)
+        info = storage.info(self._uri)
         names: list[str] = []
         self._hdf5.visititems(lambda name, node: names.append(name) if isinstance(node, h5py.Dataset) else None)
         ids = {name: name for name in sorted(names)} if self._config.video_id == "path" else _hdf5_stems(sorted(names))

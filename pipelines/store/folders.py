@@ -5,34 +5,11 @@ import os
 import stat
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
 from hvlm.errors import UserError
 from infra import storage
+from infra.listing import find_below, find_matches
 
 Found = dict[str, dict[str, Any] | None]
-
-
-class _NotingFileSystem(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """fsspec's walk passes over a folder that it may not list; this notes it."""
-
-    cachable = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unreadable: list[str] = []
-
-    def ls(self, path: str, detail: bool = False, **options: Any) -> Any:
-        """List one folder.
-
-        Raises:
-            OSError: it cannot be listed; a missing permission is noted first.
-        """
-        try:
-            return super().ls(path, detail=detail, **options)
-        except PermissionError:
-            self.unreadable.append(path)
-            raise
 
 
 def find_files(uri: str) -> tuple[str, Found]:
@@ -44,25 +21,24 @@ def find_files(uri: str) -> tuple[str, Found]:
     Raises:
         UserError: no such folder, or a folder (but for hidden ones) that may not be listed.
     """
-    fs, path = (_NotingFileSystem(), storage.local_path(uri)) if storage.is_local(uri) else storage.filesystem(uri)
+    fs, path = storage.filesystem(uri)
+    root = path
+
+    def may_skip(folder: str) -> bool:
+        return is_hidden(folder, root)
+
     try:
-        fs.invalidate_cache()
-        if glob.has_magic(path) and not fs.exists(path):  # a folder may be called "talks [2024]"
+        if glob.has_magic(path) and not storage.exists(uri):  # a folder may be called "talks [2024]"
             root = path[: path.index(next(character for character in path if character in "*?["))].rpartition("/")[0]
-            found = fs.glob(path, detail=True)
+            found = find_matches(fs, path, may_skip)
         else:
-            root = path
-            _check_folder(uri, fs, path)
-            found = fs.find(path, detail=True)
+            _check_folder(uri, path)
+            found = find_below(fs, path, may_skip)
     except OSError as error:
-        got = f"{uri} without permission" if isinstance(error, PermissionError) else f"{uri} ({error})"
-        raise _unlistable(got) from error
-    if isinstance(fs, _NotingFileSystem):
-        refused = [folder for folder in fs.unreadable if not is_hidden(folder, root)]
-        if refused:
-            raise _unlistable(f"{refused[0]} without permission")
-        found = {name: _follow(info) for name, info in found.items()}
-    return root, found
+        closed = isinstance(error, PermissionError)
+        raise _unlistable(f"{error.filename or uri} without permission" if closed else f"{uri} ({error})") from error
+    local = storage.is_local(uri)
+    return root, {name: _follow(info) if local else info for name, info in found.items()}
 
 
 def is_hidden(path: str, root: str) -> bool:
@@ -82,8 +58,8 @@ def _follow(info: dict[str, Any]) -> dict[str, Any] | None:
     return info | {"type": kind, "size": target.st_size, "mtime": target.st_mtime}
 
 
-def _check_folder(uri: str, fs: Any, path: str) -> None:
-    if not fs.exists(path):
+def _check_folder(uri: str, path: str) -> None:
+    if not storage.exists(uri):
         raise UserError(what="source.uri", got=uri, expected="an existing folder, glob or list", do="check the path")
     if storage.is_local(uri) and not os.access(path, os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK):
         raise _unlistable(f"{uri} without permission")

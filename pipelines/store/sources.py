@@ -238,9 +238,7 @@ def file_stamp(uri: str) -> tuple[int, str]:
     Raises:
         OSError: it is gone or cannot be looked at.
     """
-    fs, path = storage.filesystem(uri)
-    fs.invalidate_cache()
-    info = fs.info(path)
+    info = storage.info(uri)
     return int(info["size"]), stamp_of(info)
 
 
@@ -331,8 +329,7 @@ def _text(path: Path, uri: str) -> str:
 def _info(uri: str) -> tuple[dict[str, Any] | None, VideoError | None]:
     """Return the file's description, or why there is none: one odd line never ends the job."""
     try:
-        fs, path = storage.filesystem(uri)
-        info: dict[str, Any] = fs.info(path)
+        info = storage.info(uri)
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name; a UserError: a scheme without a driver

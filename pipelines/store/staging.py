@@ -123,9 +123,10 @@ def _drop_rows_without_tar(store: FeatureStore) -> None:
     """One tar that is gone (a lost disk, a hand that tidied up) would otherwise stop every publish."""
     staged = store.staged()
     there = {f"{STAGING_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, STAGING_FOLDER))}
-    missing = sorted(set(staged["tar"]) - there)
+    unlisted = sorted(set(staged["tar"]) - there)
+    missing = [tar for tar in unlisted if not storage.exists(storage.join(store.uri, tar))]  # it may be listed late
     if missing:
-        kept = staged.filter(pl.col("tar").is_in(list(there)))
+        kept = staged.filter(~pl.col("tar").is_in(missing))
         number = staged.height - kept.height
         text = "%d staged tars are gone from %s (e.g. %s): their %d segments are made again"
         logger.warning(text, len(missing), store.uri, missing[0], number)

@@ -223,7 +223,10 @@ def retain(output_uri: str, keep_last: int) -> list[Checkpoint]:
         files = storage.list_files(root)
         for name in files:
             folder = name.partition("/")[0]
-            if folder.startswith("step-") and folder < newest and f"{folder}/{COMPLETE_FILE}" not in files:
+            marker = f"{folder}/{COMPLETE_FILE}"
+            if not folder.startswith("step-") or folder >= newest or marker in files:
+                continue
+            if not storage.exists(storage.join(root, marker)):  # it may only be listed late
                 storage.remove(storage.join(root, name))
     return deleted
 

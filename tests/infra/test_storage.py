@@ -5,11 +5,22 @@ import fsspec
 import pytest
 
 from hvlm.errors import UserError
-from infra import storage
+from infra import retries, storage
+from tests.infra.faulty import ALWAYS, PERMANENT, TRANSIENT, Fault, calls, hits, plan
 
 
-@pytest.fixture(params=["local", "file", "memory"])
+@pytest.fixture(autouse=True)
+def waits(monkeypatch):
+    """No test waits for a retry."""
+    made = []
+    monkeypatch.setattr(retries, "_sleep", made.append)
+    return made
+
+
+@pytest.fixture(params=["local", "file", "memory", "faulty"])
 def base(request, tmp_path):
+    if request.param == "faulty":
+        return plan(tmp_path)
     if request.param == "memory":
         fsspec.filesystem("memory").store.clear()
         return "memory://bucket/a"
@@ -164,3 +175,118 @@ def test_an_upload_that_fails_is_a_user_error(monkeypatch, error, words):
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "put_file", refuse)
     with pytest.raises(UserError, match=words):
         storage.atomic_write("memory://b/file.bin", b"x")
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A file behind the faulty file system; gives its URI and a function that plans faults."""
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/video.mp4").write_bytes(b"0123456789")
+    return f"{plan(tmp_path)}/deep/video.mp4", lambda *faults: plan(tmp_path, *faults)
+
+
+def local_copy_of(uri):
+    with storage.local_copy(uri) as path:
+        return path.read_bytes()
+
+
+READS = {
+    "info": lambda uri: storage.info(uri)["size"] == 10,
+    "exists": storage.exists,
+    "read_bytes": lambda uri: storage.read_bytes(uri) == b"0123456789",
+    "read_range": lambda uri: storage.read_range(uri, 2, 3) == b"234",
+    "list_files": lambda uri: [*storage.list_files(uri.rpartition("/")[0])] == ["video.mp4"],
+    "local_copy": lambda uri: local_copy_of(uri) == b"0123456789",
+}
+CALL = {"read_bytes": "cat_file", "read_range": "cat_file", "list_files": "ls", "local_copy": "get_file"}
+WRITES = {
+    "remove": lambda uri: storage.remove(uri) is None and not storage.exists(uri),
+    "atomic_write": lambda uri: storage.atomic_write(uri, b"new") is None and storage.read_bytes(uri) == b"new",
+}
+CALL |= {"remove": "rm_file", "atomic_write": "put_file"}
+
+
+@pytest.mark.parametrize("kind", TRANSIENT)
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+def test_what_fails_for_the_moment_is_done_all_the_same(stored, tmp_path, waits, name, kind):
+    uri, faults = stored
+    retries.take()
+    faults(Fault(kind=kind, call=CALL.get(name, "info"), times=2))
+    assert (READS | WRITES)[name](uri)
+    assert hits(tmp_path) == [2] and retries.take() == len(waits) == 2
+
+
+@pytest.mark.parametrize("kind", PERMANENT)
+@pytest.mark.parametrize("name", [*READS, *WRITES])
+def test_what_fails_for_good_is_an_error_at_once(stored, tmp_path, waits, name, kind):
+    uri, faults = stored
+    faults(Fault(kind=kind, call=CALL.get(name, "info"), times=ALWAYS))
+    with pytest.raises(Exception, match=r"Denied|Malformed|credentials|(?i:no space)"):
+        (READS | WRITES)[name](uri)
+    assert waits == [] and hits(tmp_path) == [1]
+    assert (tmp_path / "deep/video.mp4").read_bytes() == b"0123456789"
+
+
+@pytest.mark.parametrize("kind", ["torn", "short", "reset"])
+def test_a_half_written_upload_is_noticed_and_made_again(stored, tmp_path, waits, kind):
+    uri, faults = stored
+    faults(Fault(kind=kind, call="put_file", times=3))
+    storage.atomic_write(uri, b"much longer than before")
+    assert storage.read_bytes(uri) == b"much longer than before"
+    assert hits(tmp_path) == [3] and len(waits) == 3 and calls(tmp_path, "put_file") == 4
+
+
+@pytest.mark.parametrize(("kind", "words"), [("torn", "reset"), ("short", "11 of 23 bytes are there after the upload")])
+def test_a_half_that_stays_a_half_is_removed_and_an_error(stored, tmp_path, kind, words):
+    uri, faults = stored
+    faults(Fault(kind=kind, call="put_file", times=ALWAYS))
+    for target in (f"{uri}.new", uri):
+        with pytest.raises(UserError, match=f"cannot be reached .*{words}"):
+            storage.atomic_write(target, b"much longer than before")
+        assert not storage.exists(target)
+
+
+def test_an_upload_that_does_not_begin_leaves_the_old_file(stored):
+    uri, faults = stored
+    faults(Fault(kind="timeout", call="put_file", times=ALWAYS))
+    with pytest.raises(UserError, match="cannot be reached"):
+        storage.atomic_write(uri, b"much longer than before")
+    assert storage.read_bytes(uri) == b"0123456789"
+
+
+def test_a_half_that_cannot_even_be_removed_is_told(stored, tmp_path, caplog):
+    uri, faults = stored
+    faults(Fault(kind="torn", call="put_file", times=ALWAYS), Fault(kind="denied", call="rm_file"))
+    with pytest.raises(UserError, match="Connection reset"):
+        storage.atomic_write(uri, b"much longer than before")
+    assert f"{uri} may be half-written and could not be removed" in caplog.text
+
+
+def test_what_was_just_uploaded_may_show_late(stored, tmp_path):
+    uri, faults = stored
+    faults(Fault(kind="late", call="info", after=1, times=2))  # the first look is the one before the upload
+    storage.atomic_write(uri, b"new")
+    assert hits(tmp_path) == [2] and storage.read_bytes(uri) == b"new"
+
+
+def test_a_file_that_arrives_in_part_is_fetched_again(stored, tmp_path):
+    uri, faults = stored
+    faults(Fault(kind="short", call="get_file", times=2))
+    assert local_copy_of(uri) == b"0123456789" and hits(tmp_path) == [2]
+    faults(Fault(kind="short", call="get_file", times=ALWAYS))
+    with pytest.raises(ConnectionError, match="5 of 10 bytes arrived"):
+        local_copy_of(uri)
+
+
+def test_a_full_remote_storage_says_so(stored):
+    uri, faults = stored
+    faults(Fault(kind="full", call="put_file"))
+    with pytest.raises(UserError, match="no space left"):
+        storage.atomic_write(uri, b"new")
+
+
+def test_what_stands_there_is_never_answered_from_an_old_listing(monkeypatch):
+    """s3fs remembers its listings: what was written since would not be there."""
+    fs, asked = fsspec.filesystem("memory"), []
+    monkeypatch.setattr(type(fs), "invalidate_cache", lambda self, path=None: asked.append(path))
+    assert not storage.exists("memory://bucket/none") and asked == [None]

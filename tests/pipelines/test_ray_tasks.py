@@ -5,11 +5,17 @@ from collections.abc import Iterator
 import pytest
 
 from hvlm.errors import UserError
+from infra import retries
 from pipelines.ray_tasks import own_errors, run_tasks
 
 
 def square(number: int) -> int:
     return number * number
+
+
+def struggle(number: int) -> int:
+    retries.add(number)
+    return number
 
 
 def refuse(number: int) -> int:
@@ -19,6 +25,12 @@ def refuse(number: int) -> int:
 def test_every_input_gives_one_result(ray_cluster: None) -> None:
     assert sorted(run_tasks(square, range(20), num_cpus=0.5, max_in_flight=3)) == [n * n for n in range(20)]
     assert list(run_tasks(square, [])) == []
+
+
+def test_retries_in_the_workers_are_counted(ray_cluster: None) -> None:
+    retries.take()
+    assert sorted(run_tasks(struggle, range(5))) == [0, 1, 2, 3, 4]
+    assert retries.take() == 10
 
 
 def test_the_functions_own_error_comes_through(ray_cluster: None) -> None:

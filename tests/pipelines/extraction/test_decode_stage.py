@@ -9,11 +9,13 @@ import pytest
 from hvlm.errors import Reason
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
+from infra import retries
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError
 from pipelines.extraction.work import WORK_SCHEMA
 from pipelines.store.sources import file_stamp
+from tests.infra.faulty import ALWAYS, Fault, plan
 from tests.pipelines.extraction.conftest import write_video
 
 VIEWS = {
@@ -23,7 +25,7 @@ VIEWS = {
 DECODER = Decoder(backend="pyav", segment_s=2.0, views=VIEWS)
 
 
-def work(path: Path, part: int = 0, num_parts: int = 1, **staged: list[int]) -> pa.Table:
+def work(path: Path | str, part: int = 0, num_parts: int = 1, **staged: list[int]) -> pa.Table:
     needs = [{"encoder": name, "staged_segments": done} for name, done in staged.items()]
     row = {
         "video_id": "v",
@@ -72,6 +74,19 @@ def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
         failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
         assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
         assert table.column("video_id")[0].as_py() == "v"
+
+
+def test_retries_of_the_storage_travel_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_sleep", lambda seconds: None)
+    write_video(tmp_path / "v.mp4", seconds=5.0)
+    retries.take()
+    uri = plan(tmp_path, Fault(kind="timeout", call="get_file", times=2)) + "/v.mp4"
+    tables = list(DECODER(work(uri, a=[], b=[])))
+    assert [table.column("num_retries")[0].as_py() for table in tables] == [2, 0, 0]
+    plan(tmp_path, Fault(kind="timeout", call="get_file", times=ALWAYS))
+    (table,) = DECODER(work(uri, a=[], b=[]))
+    assert json.loads(table.column(ERROR)[0].as_py())["reason"] == "storage_transient"
+    assert table.column("num_retries")[0].as_py() == retries.ATTEMPTS - 1 and retries.take() == 0
 
 
 def test_an_error_that_no_one_expected_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The printed table shows only what there is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -38,6 +39,9 @@ def test_the_report_says_what_was_odd_about_the_source(tmp_path: Path) -> None:
     )
     report = ExtractReport(listing=list_source(source), snapshot=snapshot, plan=world.plan(), published=world.publish())
     text = extraction_report(str(tmp_path / "store"), report)
+    assert "calls failed" not in text
+    again = extraction_report(str(tmp_path / "store"), replace(report, num_retries=3))
+    assert "  storage    3 calls failed for the moment and were made again" in again
     assert "  equal      2 lines of the list repeat another" in text
     assert "  captions   2 lines of the list" in text
     assert "  segments   7 annotated segments" in text and "             and 2 more" in text

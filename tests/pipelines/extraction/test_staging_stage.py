@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from hvlm.data.keys import video_key
+from infra import retries
 from pipelines.extraction.columns import ERROR, RowTiming, column, row_table
 from pipelines.extraction.staging_stage import StagedEncoder, Stager
 from pipelines.store.staging import read_segment
@@ -28,6 +29,7 @@ def test_outcomes_name_what_was_written(tmp_path: Path) -> None:
             "num_segments": 2,
             "duration_s": 3.0,
             "num_frames_decoded": 7,
+            "num_retries": 2,
             column("e", "features"): features,
             column("e", "times"): np.array([2.0, 2.5]),
             column("e", "timing"): timing.to_json(),
@@ -35,7 +37,10 @@ def test_outcomes_name_what_was_written(tmp_path: Path) -> None:
     )
     failure = {"stage": "decode", "reason": "truncated", "message": "m", "permanent": True}
     bad = row_table(["e"], {"video_id": "c", "key": "c", "content_hash": "h", ERROR: json.dumps(failure)})
+    retries.take()
+    retries.add(1)  # of the stage itself
     outcomes = stager(pa.concat_tables([good, bad])).to_pylist()
+    assert [outcome["num_retries"] for outcome in outcomes] == [3, 0]
     assert [outcome["kind"] for outcome in outcomes] == ["staged", "failed"]
     assert sum(outcome["num_frames"] for outcome in outcomes) == 7
     row = json.loads(outcomes[0]["row"])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from hvlm.errors import UserError
+from infra import storage
 from pipelines.store.staging import StagingItem, read_segment, sweep_orphans, write_staging_tar
 from tests.pipelines.store.world import World, ids, tree
 
@@ -93,6 +94,18 @@ def test_the_sweep_takes_what_nothing_names_and_nothing_else(tmp_path):
         (tmp_path / path).write_bytes(b"x")
     assert sorted(sweep_orphans(world.store)) == sorted([orphan, extra, half, alone])
     assert tree(tmp_path, "staging") | tree(tmp_path) == kept
+
+
+def test_a_tar_that_is_only_listed_late_keeps_its_rows(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.add(*ids(4))
+    world.snapshot()
+    world.stage(per_tar=6)
+    wanted, listed = world.store.staged(), storage.list_files
+    late = lambda uri: dict(list(listed(uri).items())[1:]) if uri.endswith("staging") else listed(uri)  # noqa: E731
+    monkeypatch.setattr(storage, "list_files", late)
+    assert len(late(f"{tmp_path}/staging")) == 3
+    assert sweep_orphans(world.store) == [] and world.store.staged().equals(wanted)
 
 
 def test_staged_rows_whose_tar_is_gone_are_dropped_and_made_again(tmp_path, caplog):

@@ -146,6 +146,20 @@ def test_retain_removes_what_crashes_left(tmp_path: Path) -> None:
     assert left == {"step-000000002", "step-000000003"}  # 3 may be in the making
 
 
+def test_retain_keeps_a_checkpoint_whose_marker_is_only_listed_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        save_checkpoint(str(tmp_path), content(step))
+    listed, late = storage.list_files, "step-000000001/complete.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            storage, "list_files", lambda uri: {name: info for name, info in listed(uri).items() if name != late}
+        )
+        retain(str(tmp_path), 2)
+    assert [checkpoint.step for checkpoint in list_checkpoints(str(tmp_path))] == [1, 2]
+
+
 def test_retain_keeps_the_last_and_the_best(tmp_path: Path) -> None:
     for step, score in ((1, 0.1), (2, 0.9), (3, 0.9), (4, 0.2), (5, None), (6, 0.3)):
         save_checkpoint(str(tmp_path), content(step, score))
