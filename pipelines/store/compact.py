@@ -22,7 +22,7 @@ from hvlm.config import Config, require
 from infra import storage
 from infra.cluster import ClusterConfig
 from pipelines.store.catalog import FeatureStore, StoreFrames
-from pipelines.store.generation import GenerationPlan, Placement, cut, sample_bytes, set_folder, shard_tasks
+from pipelines.store.generation import GenerationPlan, Placement, cut, set_folder, shard_tasks, video_bytes
 from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.maintenance import tidy_tables
 from pipelines.store.publish import (
@@ -160,7 +160,7 @@ def _plan_move(store: FeatureStore, samples: pl.DataFrame, config: CompactConfig
     live = live_samples(samples)
     videos = _published_videos(store, live)
     frames = StoreFrames(videos, pl.DataFrame(schema=STAGED), live, pl.DataFrame(schema=FAILURES))
-    sizes = sample_bytes(videos, set(live["fingerprint"]), frames)
+    sizes = video_bytes(videos, set(live["fingerprint"]), frames)
     total = samples.filter(is_stored(samples)).group_by("gen").agg(total=pl.len())
     alive = live.group_by("gen").agg(alive=pl.len(), shards=_shard_name().n_unique()).join(total, on="gen")
     size = pl.DataFrame({"video_id": sizes.keys(), "bytes": sizes.values()}, schema_overrides={"video_id": pl.String})

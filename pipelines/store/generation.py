@@ -148,7 +148,7 @@ def plan_generation(
     placed = {placement.video_id for placement in parallel}
     gen = int(samples.select(pl.col("gen").max().fill_null(0)).item()) + 1
     fresh = frames.videos.filter(pl.col("video_id").is_in(list(to_place - placed)))
-    sizes = sample_bytes(fresh, fingerprints.values(), frames) if to_place else {}
+    sizes = video_bytes(fresh, fingerprints.values(), frames) if to_place else {}
     new = cut(sizes, dict(assigned_splits(fresh, splits).iter_rows()), target_bytes)
     return GenerationPlan(
         done=readiness.done,
@@ -265,7 +265,7 @@ def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Pla
     ]
 
 
-def sample_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: StoreFrames) -> dict[str, int]:
+def video_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: StoreFrames) -> dict[str, int]:
     """Return video_id -> bytes of its samples over the fingerprints, from row counts alone: staging has no part in it.
 
     Args:
