@@ -34,6 +34,7 @@ from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
 from pipelines.store.fingerprint import fingerprint
+from pipelines.store.maintenance import MAX_FILES, tidy_tables
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
@@ -101,6 +102,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
         run = _Run(config, stack)
         stack.enter_context(run.store.writing("jobs.extract"))
         sweep_orphans(run.store)
+        tidy_tables(run.store)
         snapshot = run.snapshot()
         plan = plan_of(config, run.store, run.columns)
         extract_started = time.monotonic()
@@ -133,7 +135,7 @@ class _Run:
         self.listing = list_source(config.source)
         self.store = FeatureStore.open(config.store_uri, create=True)  # last: a wrong source leaves no empty store
         self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-        self.num_done = self.num_failed = self.num_frames = 0
+        self.num_done = self.num_failed = self.num_frames = self.num_commits = 0
         self.unread: list[str] = []
         self.failures: list[dict[str, Any]] = []
         self._stack, self._connected = stack, False
@@ -226,6 +228,9 @@ class _Run:
             self.store.commit_staged(staged)
         if failed:
             self.store.commit_failures([row for failure in failed for row in self._failure_rows(failure)])
+        self.num_commits += 1
+        if self.num_commits % MAX_FILES == 0:
+            tidy_tables(self.store)
 
     def _failure_rows(self, failure: dict[str, Any]) -> list[dict[str, Any]]:
         """Return a row per encoder that the failure keeps from the video: all that were needed, or the one that failed.

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import polars as pl
@@ -17,6 +18,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from hvlm.errors import JobError, UserError
 from infra import storage
 from pipelines.store.lease import Lease
+from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
 
 _FORMAT = "hierarchicalvlm feature store"
@@ -24,7 +26,13 @@ _FORMAT = "hierarchicalvlm feature store"
 _RETENTION = "interval 3650 days"
 # Failure rows of the same cause are one failure with several attempts.
 _FAILURE_KEY = ["video_id", "uri", "stage", "content_hash", "encoder", "fingerprint"]
-_NOT_FOR_PLANNING = ("metadata_json", "stamp", "shard", "shard_sha256", "sample_sha256")
+# What planning reads; over a million videos the other columns are a gigabyte.
+_PAIR = ["video_id", "content_hash", "encoder", "fingerprint"]
+_FOR_PLANNING = {
+    "videos": ["video_id", "key", "uri", "content_hash", "duration_s", "subset", "split", "metadata_hash"],
+    "staged": [*_PAIR, "layout", "segment_index", "num_segments", "tar", "offset"],
+    "samples": [*_PAIR, "commit", "gen", "split", "metadata_hash", "state"],
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +93,12 @@ class FeatureStore:
         """Return the current row of every video, by default of those that are there, sorted by id."""
         wanted = list(columns or TABLES["videos"])
         frame = self._scan("videos").select(list(dict.fromkeys([*wanted, "snapshot", "video_id", "state"]))).collect()
-        frame = frame.sort("snapshot", maintain_order=True).unique("video_id", keep="last").sort("video_id")
+        # Sorted are the rows' numbers: each sorting of all columns would be another copy of the table.
+        newest = frame.select("snapshot", "video_id", "state", row=pl.int_range(pl.len()))
+        newest = newest.sort("snapshot", maintain_order=True).unique("video_id", keep="last").sort("video_id")
         if not include_tombstones:
-            frame = frame.filter(pl.col("state") == "live")
-        return frame.select(wanted)
+            newest = newest.filter(pl.col("state") == "live")
+        return frame.select(pl.col(wanted).gather(newest["row"]))
 
     def staged(self) -> pl.DataFrame:
         """Return the staged segments."""
@@ -98,9 +108,28 @@ class FeatureStore:
         """Return all sample rows at a version (default: the newest), dead ones included; see `liveness.live_samples`.
 
         Raises:
-            UserError: there is no such version.
+            UserError: there is no such version, or shards that it needs were deleted.
         """
-        return self._scan("samples", version).collect()
+        frame = self._scan("samples", version).collect()
+        if version is not None:
+            self._refuse_dropped(version, frame)
+        return frame
+
+    def shards(self) -> set[str]:
+        """Return the shards that the store holds: of all samples, live or dead, whose generation is not dropped."""
+        rows = self._scan("samples").select("state", "gen", "shard").unique().collect()
+        return set(rows.filter(is_stored(rows))["shard"])
+
+    def samples_at(self, moment: datetime) -> pl.DataFrame:
+        """Return the sample rows of the version that was the newest at a moment (before the first one: no rows)."""
+        table = self._table("samples")
+        table.load_as_version(moment)
+        return pl.scan_delta(table).select(list(SAMPLES)).collect()
+
+    def metadata(self) -> pl.DataFrame:
+        """Return all metadata that any video has or had: video_id, metadata_hash, metadata_json."""
+        columns = ["video_id", "metadata_hash", "metadata_json"]
+        return self._scan("videos").select(columns).unique(columns[:2], maintain_order=True).collect()
 
     def failures(self, first_seen: bool = False) -> pl.DataFrame:
         """Return the newest row of every failure; `attempts` counts how often it happened.
@@ -116,12 +145,10 @@ class FeatureStore:
         )
 
     def frames(self, full: bool = False) -> StoreFrames:
-        """Return the four tables; unless `full`, without the long columns that planning does not read."""
-        videos = self.videos([name for name in TABLES["videos"] if full or name not in _NOT_FOR_PLANNING])
-        samples = self._scan("samples")
-        if not full:
-            samples = samples.drop(name for name in SAMPLES if name in _NOT_FOR_PLANNING)
-        return StoreFrames(videos, self.staged(), samples.collect(), self.failures())
+        """Return the four tables; unless `full`, with the columns that planning reads."""
+        columns = {name: list(schema) for name, schema in TABLES.items()} | ({} if full else _FOR_PLANNING)
+        staged, samples = (self._scan(name).select(columns[name]).collect() for name in ("staged", "samples"))
+        return StoreFrames(self.videos(columns["videos"]), staged, samples, self.failures())
 
     def samples_version(self) -> int:
         """Return the version of `samples` that a training run records."""
@@ -137,8 +164,8 @@ class FeatureStore:
 
     def replace_staged(self, frame: pl.DataFrame) -> None:
         """Replace the staged table in one commit (after a publish)."""
-        self._check_lease()
-        with _clean_errors(self._table_uri("staged")):
+        self.check_lease()
+        with clean_errors(self._table_uri("staged")):
             write_deltalake(self._table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
 
     def commit_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -166,10 +193,10 @@ class FeatureStore:
         """
         if frame.is_empty():
             return expected_version
-        self._check_lease()
+        self.check_lease()
         uri = self._table_uri("samples")
         try:
-            with _clean_errors(uri):
+            with clean_errors(uri):
                 write_deltalake(
                     self._table("samples", expected_version),
                     frame.select(_typed_columns("samples")),
@@ -184,17 +211,39 @@ class FeatureStore:
             ) from error
         return expected_version + 1
 
-    def _check_lease(self) -> None:
+    def _refuse_dropped(self, version: int, samples: pl.DataFrame) -> None:
+        """A compaction deletes generations that nobody should read any more; whoever pinned one is told so."""
+        dropped = self._scan("samples").filter(pl.col("state") == "dropped").select("gen", "commit").collect()
+        if dropped.is_empty():
+            return
+        needed = live_samples(samples).select("gen").unique()
+        missing = sorted(dropped.join(needed, on="gen", how="semi")["gen"].unique())
+        if missing:
+            raise UserError(
+                what=f"version {version} of {self._table_uri('samples')}",
+                got=f"generation {', '.join(map(str, missing))}, whose shards jobs.compact has deleted",
+                expected="a version whose shards are there",
+                do=f"pin a newer version (the newest is {self.samples_version()}); jobs.compact keeps old ones for "
+                "keep_versions_days",
+            )
+
+    def check_lease(self) -> None:
+        """Do nothing while the lease is ours, or while none was taken; called before every commit.
+
+        Raises:
+            LeaseLost: it is not ours any more.
+        """
         if self._lease is not None:
             self._lease.check()
 
     def _create_tables(self) -> None:
         for name, schema in TABLES.items():
-            configuration = {"delta.logRetentionDuration": _RETENTION, "delta.deletedFileRetentionDuration": _RETENTION}
+            keep = _RETENTION if name in APPEND_ONLY else "interval 1 day"
+            configuration = {"delta.logRetentionDuration": keep, "delta.deletedFileRetentionDuration": keep}
             if name in APPEND_ONLY:
                 configuration["delta.appendOnly"] = "true"
             empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
-            with _clean_errors(self._table_uri(name)):
+            with clean_errors(self._table_uri(name)):
                 DeltaTable.create(
                     self._table_uri(name), schema=empty.schema, mode="ignore", configuration=configuration
                 )
@@ -233,8 +282,8 @@ class FeatureStore:
     def _append(self, name: str, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
-        self._check_lease()
-        with _clean_errors(self._table_uri(name)):
+        self.check_lease()
+        with clean_errors(self._table_uri(name)):
             write_deltalake(self._table_uri(name), frame.select(_typed_columns(name)), mode="append")
 
 
@@ -260,7 +309,7 @@ def _check_description(uri: str) -> None:
 
 
 @contextmanager
-def _clean_errors(uri: str) -> Iterator[None]:
+def clean_errors(uri: str) -> Iterator[None]:
     """A full disk or a missing permission inside Delta Lake becomes the same clean error as in `infra.storage`."""
     try:
         yield

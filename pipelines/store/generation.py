@@ -8,7 +8,7 @@
 Nothing here depends on the order of arrival, the number of workers or kills.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import polars as pl
 
 from hvlm.data.splits import SplitConfig, order_hash
 from pipelines.store.catalog import StoreFrames
-from pipelines.store.liveness import live_samples
+from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.plan import assigned_splits, complete_staged, video_encoder_pairs
 
 # What a sample takes beside its float16 features, for the cut: about 20 bytes of json per time stamp, then headers.
@@ -95,34 +95,63 @@ def set_folder(encoder: str, fingerprint: str, gen: int) -> str:
     return f"features/{encoder}-{fingerprint[:8]}/gen-{gen:06d}"
 
 
-def plan_generation(
-    frames: StoreFrames, fingerprints: Mapping[str, str], splits: SplitConfig, target_bytes: int
-) -> GenerationPlan:
-    """Return what a publish has to write.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """The videos of the snapshot, each in exactly one of `done`, `to_place`, `failed` and `incomplete`.
+
+    Args:
+        pairs: the (video, encoder) pairs that are not done (see `plan.video_encoder_pairs`).
+    """
+
+    done: frozenset[str]
+    to_place: frozenset[str]
+    failed: frozenset[str]
+    incomplete: frozenset[str]
+    pairs: pl.DataFrame
+
+
+def readiness_of(frames: StoreFrames, fingerprints: Mapping[str, str], splits: SplitConfig) -> Readiness:
+    """Return which videos a publish has to write, from what planning reads.
 
     Args:
         frames: `store.frames()`.
         fingerprints: encoder name -> fingerprint, all of the configuration.
+    """
+    _, pairs = video_encoder_pairs(frames, fingerprints, splits)
+    videos = pairs.group_by("video_id").agg(
+        complete=pl.col("status").is_in(["relabelled", "staged"]).all(), blocked=pl.col("blocked").any()
+    )
+    done = frames.videos.join(videos, on="video_id", how="anti")
+    held = videos.filter(~pl.col("complete"))
+    return Readiness(
+        done=frozenset(done["video_id"]),
+        to_place=frozenset(videos.filter("complete")["video_id"]),
+        failed=frozenset(held.filter("blocked")["video_id"]),
+        incomplete=frozenset(held.filter(~pl.col("blocked"))["video_id"]),
+        pairs=pairs,
+    )
+
+
+def plan_generation(
+    frames: StoreFrames, readiness: Readiness, fingerprints: Mapping[str, str], splits: SplitConfig, target_bytes: int
+) -> GenerationPlan:
+    """Return what a publish has to write.
+
+    Args:
+        frames: `store.frames(full=True)`; when nothing is to be placed, `store.frames()` is enough.
+        fingerprints: encoder name -> fingerprint, all of the configuration.
         target_bytes: a shard set is cut before it passes this, summed over the encoders.
     """
-    pairs = video_encoder_pairs(frames, fingerprints, splits)
-    ready = pl.col("status").is_in(["done", "relabelled", "staged"])
-    videos = pairs.group_by("video_id").agg(
-        complete=ready.all(),
-        done=(pl.col("status") == "done").all(),
-        blocked=pl.col("blocked").any(),
-    )
-    to_place = set(videos.filter(pl.col("complete") & ~pl.col("done"))["video_id"])
-    samples = frames.samples
-    parallel = _parallel_placements(pairs.filter(pl.col("video_id").is_in(list(to_place))), samples) if to_place else []
+    to_place, samples = readiness.to_place, frames.samples
+    pairs = readiness.pairs.filter(pl.col("video_id").is_in(list(to_place)))
+    parallel = _parallel_placements(pairs, samples) if to_place else []
     placed = {placement.video_id for placement in parallel}
     gen = int(samples.select(pl.col("gen").max().fill_null(0)).item()) + 1
     fresh = frames.videos.filter(pl.col("video_id").is_in(list(to_place - placed)))
-    sizes = _sample_bytes(fresh, fingerprints, frames) if to_place else {}
-    new = _cut(fresh, sizes, assigned_splits(fresh, splits), target_bytes)
-    blocked = set(videos.filter(~pl.col("complete") & pl.col("blocked"))["video_id"])
+    sizes = video_bytes(fresh, fingerprints.values(), frames) if to_place else {}
+    new = cut(sizes, dict(assigned_splits(fresh, splits).iter_rows()), target_bytes)
     return GenerationPlan(
-        done=frozenset(videos.filter("done")["video_id"]),
+        done=readiness.done,
         placements=(
             *parallel,
             *(
@@ -132,9 +161,9 @@ def plan_generation(
                 for video_id, split, name in new
             ),
         ),
-        failed=frozenset(blocked),
-        incomplete=frozenset(videos.filter(~pl.col("complete") & ~pl.col("blocked"))["video_id"]),
-        tombstones=_tombstones(frames, blocked),
+        failed=readiness.failed,
+        incomplete=readiness.incomplete,
+        tombstones=_tombstones(frames, readiness.failed),
         commit=int(samples.select(pl.col("commit").max().fill_null(0)).item()) + 1,
     )
 
@@ -181,7 +210,7 @@ class _Sources:
         self._videos = {row["video_id"]: row for row in frames.videos.select(columns).iter_rows(named=True)}
         self._fingerprints = fingerprints
         wanted = pl.col("fingerprint").is_in(list(fingerprints.values()))
-        published = frames.samples.filter((pl.col("state") == "live") & wanted).sort(
+        published = frames.samples.filter(is_stored(frames.samples) & wanted).sort(
             "commit", "video_id", descending=[True, False]
         )
         rows = published.unique(["content_hash", "fingerprint"], keep="first", maintain_order=True)
@@ -214,15 +243,15 @@ class _Sources:
 
 def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Placement]:
     """Place the videos whose home generation is up to date and lacks a set of the missing encoders."""
-    home = live_samples(samples).sort("shard").unique("video_id", keep="first", maintain_order=True)
+    mine = samples.join(pairs.select("video_id").unique(), on="video_id", how="semi")
+    home = live_samples(mine).sort("shard").unique("video_id", keep="first", maintain_order=True)
     home = home.select("video_id", "content_hash", "metadata_hash", "split", "gen", "shard")
     current = pairs.join(home, on=["video_id", "content_hash", "metadata_hash"], how="inner").filter(
         pl.col("split") == pl.col("wanted_split")
     )
-    missing = current.filter(pl.col("status") != "done")
     written = samples.filter(pl.col("state") == "live").select("gen", "encoder", "fingerprint").unique()
-    late = missing.join(written, on=["gen", "encoder", "fingerprint"], how="semi").select("video_id").unique()
-    missing = missing.join(late, on="video_id", how="anti")
+    late = current.join(written, on=["gen", "encoder", "fingerprint"], how="semi").select("video_id").unique()
+    missing = current.join(late, on="video_id", how="anti")
     grouped = missing.group_by("video_id", "gen", "split", "shard").agg(pl.col("encoder").sort()).sort("video_id")
     return [
         Placement(
@@ -236,19 +265,23 @@ def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Pla
     ]
 
 
-def _sample_bytes(videos: pl.DataFrame, fingerprints: Mapping[str, str], frames: StoreFrames) -> dict[str, int]:
-    """Return video_id -> bytes of its samples over all encoders, from row counts alone: staging has no part in it."""
+def video_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: StoreFrames) -> dict[str, int]:
+    """Return video_id -> bytes of its samples over the fingerprints, from row counts alone: staging has no part in it.
+
+    Args:
+        videos: video_id, content_hash, metadata_json.
+    """
     columns = ["content_hash", "fingerprint", "num_rows", "dim"]
     staged = (
         complete_staged(frames.staged)
         .group_by("content_hash", "video_id", "encoder", "fingerprint")
         .agg(pl.col("num_rows").sum(), pl.col("dim").first())
     )
-    published = frames.samples.filter(pl.col("state") == "live").select(columns)
+    published = frames.samples.filter(is_stored(frames.samples)).select(columns)
     known = pl.concat([published, staged.select(columns)]).unique(
         ["content_hash", "fingerprint"], keep="first", maintain_order=True
     )
-    known = known.filter(pl.col("fingerprint").is_in(list(fingerprints.values())))
+    known = known.filter(pl.col("fingerprint").is_in(list(fingerprints)))
     size = pl.col("num_rows") * (2 * pl.col("dim") + _BYTES_PER_ROW) + _BYTES_PER_SAMPLE
     features = known.group_by("content_hash").agg(size.sum().alias("bytes"))
     text = pl.col("metadata_json").str.len_bytes() * len(fingerprints)
@@ -256,14 +289,16 @@ def _sample_bytes(videos: pl.DataFrame, fingerprints: Mapping[str, str], frames:
     return dict(total.iter_rows())
 
 
-def _cut(
-    videos: pl.DataFrame, sizes: Mapping[str, int], assigned: pl.DataFrame, target_bytes: int
-) -> list[tuple[str, str, str]]:
-    """Return (video_id, split, shard name) of a new generation."""
-    split_of = dict(assigned.iter_rows())
+def cut(sizes: Mapping[str, int], split_of: Mapping[str, str], target_bytes: int) -> list[tuple[str, str, str]]:
+    """Return (video_id, split, shard name) of a new generation, in order.
+
+    Args:
+        sizes: video_id -> bytes of its samples.
+        split_of: video_id -> split.
+    """
     shards: dict[str, tuple[int, int]] = {}
     placed = []
-    for video_id in sorted(videos["video_id"], key=order_hash):
+    for video_id in sorted(split_of, key=order_hash):
         split, size = split_of[video_id], sizes[video_id]
         index, filled = shards.get(split, (0, 0))
         if filled and filled + size > target_bytes:
@@ -273,7 +308,7 @@ def _cut(
     return placed
 
 
-def _tombstones(frames: StoreFrames, blocked: set[str]) -> tuple[str, ...]:
+def _tombstones(frames: StoreFrames, blocked: frozenset[str]) -> tuple[str, ...]:
     """Published ids that the snapshot no longer has, or whose new content can never be extracted."""
     current = frames.videos.select("video_id", "content_hash")
     other = live_samples(frames.samples).join(current, on=["video_id", "content_hash"], how="anti")["video_id"]

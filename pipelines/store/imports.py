@@ -18,6 +18,7 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
 from pipelines.store.feature_files import FeatureFormat, FeatureReader, ImportConfig, check_features
 from pipelines.store.fingerprint import fingerprint
+from pipelines.store.maintenance import tidy_tables
 from pipelines.store.plan import make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
 from pipelines.store.shards import cut_segments
@@ -72,6 +73,7 @@ def import_features(config: ImportConfig) -> ImportReport:
 def _import(config: ImportConfig, reader: "FeatureReader", listing: SourceListing, store: FeatureStore) -> ImportReport:
     claim_source(store, "features", config.features_uri, config.replace_source)
     sweep_orphans(store)
+    tidy_tables(store)
     run_id = f"import-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     diff = diff_listing(listing, store.videos())
     importer = _Importer(config.format, reader, _claimed_durations(listing), run_id)

@@ -41,6 +41,7 @@ LEASE: dict[str, pl.DataType] = {
 }
 LEASE_S = 120.0
 GRACE_S = 10.0
+_KEEP_HOURS = 24  # old rows: longer than anybody reads them
 _RENEWALS = 4  # tries within one lease time: a storage that fails for a while costs nothing
 
 
@@ -117,6 +118,7 @@ class Lease:
         if not self._write(mine):
             winner = _read(_open_table(self._uri))
             raise StoreIsHeld(_held_message(self._store_uri, winner or mine, now))
+        _forget_old_rows(self._table)
         self._thread.start()
         return self
 
@@ -197,6 +199,16 @@ def _open_table(uri: str) -> DeltaTable:
         keep = {"delta.logRetentionDuration": "interval 1 day", "delta.deletedFileRetentionDuration": "interval 1 day"}
         DeltaTable.create(uri, schema=empty.schema, mode="ignore", configuration=keep)
     return DeltaTable(uri)
+
+
+def _forget_old_rows(table: DeltaTable) -> None:
+    """Each renewal leaves a file behind. Only the holder may delete them: it makes versions, which would cost another's
+    renewal the race.
+    """
+    try:
+        table.vacuum(retention_hours=_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)
+    except (OSError, DeltaError) as error:  # the next holder does it
+        logger.warning("old files of the lease could not be deleted: %s", error)
 
 
 def _read(table: DeltaTable) -> Holder | None:

@@ -1,8 +1,9 @@
 """Which sample rows count, at any version of the append-only `samples` table.
 
 A video's *home* is its highest generation. Its live samples are the rows of that generation, unless it was tombstoned
-in a later commit. Rows of older generations are dead (the video changed or was republished), but their bytes stay until
-a compaction, so they still serve as a source of features that need no decoding.
+in a later commit. Rows of older generations are dead (the video changed, or was republished or compacted), but their
+bytes are stored until `jobs.compact` drops the generation, so they still serve as a source of features that need no
+decoding.
 """
 
 import polars as pl
@@ -10,13 +11,27 @@ import polars as pl
 
 def live_samples(samples: pl.DataFrame) -> pl.DataFrame:
     """Return the rows that count: for each video those of its home generation, all encoders and fingerprints."""
-    rows = samples.filter(pl.col("state") == "live")
+    homes = home_generations(samples).lazy()
+    rows = samples.lazy().filter(pl.col("state") == "live")
+    return rows.join(homes, on=["video_id", "gen"], how="semi", maintain_order="left").collect()
+
+
+def home_generations(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return video_id, gen of the videos that have live samples."""
+    rows = samples.lazy().filter(pl.col("state") == "live")
     home = rows.group_by("video_id").agg(pl.col("gen").max(), pl.col("commit").max().alias("last"))
-    gone = samples.filter(pl.col("state") == "tombstone").group_by("video_id").agg(pl.col("commit").max().alias("gone"))
+    gone = samples.lazy().filter(pl.col("state") == "tombstone")
+    gone = gone.group_by("video_id").agg(pl.col("commit").max().alias("gone"))
     home = home.join(gone, on="video_id", how="left").filter(
         pl.col("gone").is_null() | (pl.col("last") > pl.col("gone"))
     )
-    return rows.join(home.select("video_id", "gen"), on=["video_id", "gen"], how="semi")
+    return home.select("video_id", "gen").collect()
+
+
+def is_stored(samples: pl.DataFrame) -> pl.Expr:
+    """Return the condition on rows of `samples`: a sample, live or dead, whose generation is not dropped."""
+    dropped = samples.filter(pl.col("state") == "dropped")["gen"]
+    return (pl.col("state") == "live") & ~pl.col("gen").is_in(dropped.implode())
 
 
 def selected_encoders(samples: pl.DataFrame) -> dict[str, str]:

@@ -18,13 +18,13 @@ A permanent failure of one encoder holds the whole video back: it could not be p
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import polars as pl
 
 from hvlm.data.splits import SplitConfig, assign_split, order_hash
 from pipelines.store.catalog import StoreFrames
-from pipelines.store.liveness import live_samples
+from pipelines.store.liveness import home_generations, is_stored
 
 STATUSES = ("new", "changed", "stale", "partial", "failed_before", "relabelled", "staged", "done")
 _RUN = ("new", "changed", "stale", "partial")
@@ -73,15 +73,13 @@ def make_plan(
         staged = pl.concat(
             [whole, staged.join(whole, on=_PAIR, how="anti").join(wanted, on=["encoder", "layout"], how="semi")]
         )
-    pairs = video_encoder_pairs(
-        StoreFrames(frames.videos, staged, frames.samples, frames.failures), fingerprints, splits
-    )
+    done, rest = video_encoder_pairs(replace(frames, staged=staged), fingerprints, splits)
     failed = pl.col("status") == "failed_before"
-    status = pairs.select(
+    rest = rest.select(
         *_PAIR, "status", runs=pl.col("status").is_in(_RUN) | (failed & (~pl.col("blocked") | retry_failed))
     )
     segments = staged.group_by(_PAIR).agg(pl.col("segment_index").unique().sort().alias("staged_segments"))
-    needs = status.filter("runs").join(segments, on=_PAIR, how="left").sort("encoder")
+    needs = rest.filter("runs").join(segments, on=_PAIR, how="left").sort("encoder")
     needs = needs.with_columns(pl.col("staged_segments").fill_null(pl.lit([], dtype=pl.List(pl.Int64))))
     needed = needs.group_by("video_id", maintain_order=True).agg(pl.struct("encoder", "staged_segments").alias("needs"))
     videos = frames.videos.select("video_id", "key", "uri", "content_hash", "duration_s")
@@ -91,43 +89,64 @@ def make_plan(
         .sort("order")
         .drop("order")
     )
+    status = pl.concat(
+        [
+            done.with_columns(status=pl.lit("done"), runs=pl.lit(False)),
+            rest.select("video_id", "encoder", "status", "runs"),
+        ]
+    )
     counts = {encoder: dict.fromkeys(STATUSES, 0) for encoder in fingerprints}
     for encoder, name, number in status.group_by("encoder", "status").len().iter_rows():
         counts[encoder][name] = number
-    return Plan(todo, status.select("video_id", "encoder", "status", "runs"), counts, frames.videos.height)
+    return Plan(todo, status, counts, frames.videos.height)
 
 
 def video_encoder_pairs(
     frames: StoreFrames, fingerprints: Mapping[str, str], splits: SplitConfig | None = None
-) -> pl.DataFrame:
-    """Return one row per (video of the snapshot, encoder): ids, metadata_hash, wanted_split, `status`, `blocked`."""
-    wanted = _pairs_frame("fingerprint", fingerprints)
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the (video of the snapshot, encoder) pairs that are done and the others.
+
+    Done ones have their ids only, the others also content_hash, fingerprint, metadata_hash, wanted_split, `status` and
+    `blocked`.
+    """
     videos = frames.videos.select("video_id", "content_hash", "metadata_hash", wanted_split=pl.lit(None, pl.String))
     if splits is not None:
         videos = videos.drop("wanted_split").join(assigned_splits(frames.videos, splits), on="video_id")
-    pairs = videos.join(wanted, how="cross")
-    hashes = ["content_hash", "fingerprint", "metadata_hash"]
-    needed = ["state", "commit", "gen", "video_id", "encoder", "split", *hashes]
-    live = live_samples(frames.samples.select(needed)).select(
-        "video_id", "encoder", *(pl.col(name).name.prefix("live_") for name in hashes), live_split=pl.col("split")
-    )
-    # Joined by the short columns and compared by the long ones: the hashes as keys of the join cost 100 MB more.
-    done = pairs.join(live, on=["video_id", "encoder"], how="inner").filter(
-        *(pl.col(name) == pl.col(f"live_{name}") for name in hashes),
-        pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")),
-    )
-    # Usually nearly everything is done: the other statuses are worked out for the rest alone.
-    rest = pairs.join(done, on=["video_id", "encoder"], how="anti")
-    columns = [*_PAIR, "metadata_hash", "wanted_split", "status", "blocked"]
-    done = done.with_columns(status=pl.lit("done"), blocked=pl.lit(False)).select(columns)
-    return pl.concat([done, _unfinished(rest, frames).select(columns)])
+    homes = home_generations(frames.samples)
+    done, rest = [], []
+    for encoder, fingerprint in fingerprints.items():  # one after the other: half the memory of both at once
+        column = {"encoder": pl.lit(encoder)}
+        mine = videos.join(_live_column(frames.samples, homes, encoder, fingerprint), on="video_id")
+        mine = mine.filter(
+            *(pl.col(name) == pl.col(f"live_{name}") for name in ("content_hash", "metadata_hash")),
+            pl.col("wanted_split").is_null() | (pl.col("wanted_split") == pl.col("live_split")),
+        )
+        done.append(mine.select("video_id", **column))
+        # Usually nearly everything is done: the other statuses are worked out for the rest alone.
+        left = videos.join(mine, on="video_id", how="anti")
+        rest.append(_marked(left.with_columns(**column, fingerprint=pl.lit(fingerprint)), frames))
+    return pl.concat(done), _with_status(pl.concat(rest))
 
 
-def _unfinished(pairs: pl.DataFrame, frames: StoreFrames) -> pl.DataFrame:
-    """Add `status` and `blocked` (a permanent failure holds the video back) to the pairs that are not done."""
+def _live_column(samples: pl.DataFrame, homes: pl.DataFrame, encoder: str, fingerprint: str) -> pl.DataFrame:
+    """Return the live samples of one encoder: video_id, live_content_hash, live_metadata_hash, live_split."""
+    found = ["content_hash", "metadata_hash", "split"]
+    rows = samples.lazy().filter(
+        pl.col("state") == "live", pl.col("encoder") == encoder, pl.col("fingerprint") == fingerprint
+    )
+    rows = rows.join(homes.lazy(), on=["video_id", "gen"], how="semi")
+    return rows.select("video_id", pl.col(found).name.prefix("live_")).collect()
+
+
+def _marked(pairs: pl.DataFrame, frames: StoreFrames) -> pl.DataFrame:
+    """Add what the catalog knows of the pairs of one encoder that are not done."""
     pairs = _mark_published(pairs, frames.samples)
     pairs = _mark_staged(pairs, frames.staged)
-    pairs = _mark_failed(pairs, frames.failures)
+    return _mark_failed(pairs, frames.failures)
+
+
+def _with_status(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Add `status` and `blocked` (a permanent failure holds the video back) to marked pairs."""
     # A failure that a later attempt overcame is history.
     pairs = pairs.with_columns(permanent=pl.when("has_features").then(None).otherwise("permanent"))
     blocked = pl.col("permanent").max().over("video_id").fill_null(False)
@@ -146,28 +165,36 @@ def _unfinished(pairs: pl.DataFrame, frames: StoreFrames) -> pl.DataFrame:
 def assigned_splits(videos: pl.DataFrame, splits: SplitConfig) -> pl.DataFrame:
     """Return video_id, wanted_split: the list's own split if it names one, else the assigned one."""
     rows = videos.select("video_id", "subset", "split").iter_rows()
-    assigned = [(video_id, split or assign_split(video_id, subset, splits)) for video_id, subset, split in rows]
-    return pl.DataFrame(assigned, schema={"video_id": pl.String, "wanted_split": pl.String}, orient="row")
+    assigned = [split or assign_split(video_id, subset, splits) for video_id, subset, split in rows]
+    return videos.select("video_id", wanted_split=pl.Series(assigned, dtype=pl.String))
 
 
 def complete_staged(staged: pl.DataFrame) -> pl.DataFrame:
-    """Return the staged rows that make up whole videos: one row per segment, in order.
+    """Return the staged rows that make up whole videos: one row per segment.
 
     A (video, content, encoder, fingerprint) may be staged twice, in other segment lengths or by a run that was killed
     before its rows were seen: the first complete layout and the first row of a segment are taken, by name and not by
     arrival.
     """
-    unit = [*_PAIR, "layout"]
-    segments = staged.sort(*unit, "segment_index", "tar", "offset").unique(
-        [*unit, "segment_index"], keep="first", maintain_order=True
-    )
+    encoders = sorted(staged["encoder"].unique())
+    # One after the other: sorting and joining by five long columns takes a gigabyte for a million segments.
+    return pl.concat([staged.clear(), *(_complete(staged.filter(pl.col("encoder") == name)) for name in encoders)])
+
+
+def _complete(staged: pl.DataFrame) -> pl.DataFrame:
+    """Do it for the rows of one encoder."""
+    pair = [name for name in _PAIR if name != "encoder"]
+    unit = [*pair, "layout"]
+    segment = [*unit, "segment_index"]
+    if staged.select(segment).unique().height < staged.height:
+        staged = staged.sort(*segment, "tar", "offset").unique(segment, keep="first", maintain_order=True)
     whole = (
-        segments.group_by(unit)
+        staged.group_by(unit)
         .agg(pl.len().alias("found"), pl.col("num_segments").max().alias("wanted"))
         .filter(pl.col("found") == pl.col("wanted"))
     )
-    chosen = whole.group_by(_PAIR).agg(pl.col("layout").min())
-    return segments.join(chosen, on=unit, how="semi")
+    chosen = whole.group_by(pair).agg(pl.col("layout").min())
+    return staged.join(chosen, on=unit, how="semi")
 
 
 def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
@@ -177,7 +204,7 @@ def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    published = samples.lazy().filter(pl.col("state") == "live").select(_PAIR)
+    published = samples.lazy().filter(is_stored(samples)).select(_PAIR)
     mine = published.join(pairs.lazy().select("video_id").unique(), on="video_id", how="semi").collect()
     current = pairs.select("video_id", "content_hash").unique()
     same = published.join(current.lazy(), on="content_hash", how="semi").collect()
@@ -192,9 +219,11 @@ def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
 
 
 def _mark_staged(pairs: pl.DataFrame, staged: pl.DataFrame) -> pl.DataFrame:
-    staged = staged.join(pairs, on=_PAIR, how="semi")
+    column = pairs.select("encoder", "fingerprint").unique()
+    staged = staged.join(column, on=["encoder", "fingerprint"], how="semi")
+    keys = ["video_id", "content_hash"]
     for name, frame in (("has_segments", staged), ("is_staged", complete_staged(staged))):
-        pairs = pairs.join(frame.select(_PAIR).unique().with_columns(pl.lit(True).alias(name)), on=_PAIR, how="left")
+        pairs = pairs.join(frame.select(keys).unique().with_columns(pl.lit(True).alias(name)), on=keys, how="left")
     return pairs.with_columns(pl.col("has_segments", "is_staged").fill_null(False))
 
 

@@ -9,7 +9,7 @@ deleted. A kill before (2) leaves files that the next publish writes again with 
 import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -21,8 +21,8 @@ from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.fingerprint import canonical_json
-from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, set_folder, shard_tasks
-from pipelines.store.liveness import live_samples, selected_encoders
+from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, readiness_of, set_folder, shard_tasks
+from pipelines.store.liveness import is_stored, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import set_manifest, write_shard
@@ -135,17 +135,20 @@ def publish(
         UserError: the disk is full.
     """
     version = store.samples_version()
-    frames = store.frames(full=True)
+    frames = store.frames()
     fingerprints = {name: column.fingerprint for name, column in encoders.items()}
-    plan = plan_generation(frames, fingerprints, config.splits, config.target_shard_bytes)
+    readiness = readiness_of(frames, fingerprints, config.splits)
+    if readiness.to_place:
+        frames = store.frames(full=True)
+    plan = plan_generation(frames, readiness, fingerprints, config.splits, config.target_shard_bytes)
     _check_conservation(frames, plan)
     tasks = shard_tasks(plan, frames, encoders, store.uri) if plan.placements else []
     if tasks:
         _describe_encoders(store, encoders)
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]
-    _check_written(plan, tasks, rows)
+    check_written(plan, tasks, rows)
     check_odd_rows(rows, config.max_odd_fraction)
-    _write_manifests(store, rows)
+    write_manifests(store, rows)
     version = commit(store, frames.samples, plan, rows, fingerprints, version)
     clean_up(store, fingerprints)
     return PublishSummary(
@@ -175,11 +178,11 @@ def commit(
     Args:
         samples: the table at `version`; with nothing to append it stays the newest.
     """
-    marks = [_mark(plan.commit, "tombstone", video_id=video_id) for video_id in plan.tombstones]
-    samples = pl.concat([samples, pl.DataFrame(rows, schema=SAMPLES)])
+    marks = [mark(plan.commit, "tombstone", video_id=video_id) for video_id in plan.tombstones]
+    samples = pl.concat([samples, pl.DataFrame(rows, schema=SAMPLES).select(samples.columns)])
     if selected_encoders(samples) != dict(fingerprints) and _have_samples(samples, fingerprints):
         marks += [
-            _mark(plan.commit, "selected", encoder=name, fingerprint=print_)
+            mark(plan.commit, "selected", encoder=name, fingerprint=print_)
             for name, print_ in sorted(fingerprints.items())
         ]
     order = sorted(rows, key=lambda row: (row["shard"], row["offset"]))
@@ -197,9 +200,9 @@ def clean_up(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
 
 
 def _drop_staged(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
-    frames = store.frames()
+    frames = replace(store.frames(), staged=store.staged())
     unit = ["video_id", "content_hash", "encoder", "fingerprint"]
-    published = frames.samples.filter(pl.col("state") == "live")
+    published = frames.samples.filter(is_stored(frames.samples))
     current = frames.videos.select("video_id", "content_hash")
     superseded = pl.any_horizontal(
         pl.lit(False),
@@ -227,8 +230,12 @@ def _check_conservation(frames: StoreFrames, plan: GenerationPlan) -> None:
         )
 
 
-def _check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[dict[str, Any]]) -> None:
-    """Every placed (video, encoder) came back exactly once, under its own key, from the shard it was given to."""
+def check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[dict[str, Any]]) -> None:
+    """Check that every placed (video, encoder) came back once, under its own key, from the shard it was given to.
+
+    Raises:
+        RuntimeError: a row was lost, doubled or mixed up.
+    """
     planned = sorted(
         (placement.video_id, encoder, placement.gen) for placement in plan.placements for encoder in placement.encoders
     )
@@ -243,7 +250,8 @@ def _check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[
         raise RuntimeError(f"the samples of {wrong[:5]} have keys of other videos")
 
 
-def _write_manifests(store: FeatureStore, rows: list[dict[str, Any]]) -> None:
+def write_manifests(store: FeatureStore, rows: list[dict[str, Any]]) -> None:
+    """Write the `manifest.json` of every shard set among the rows."""
     sets: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for row in rows:
         sets.setdefault((row["encoder"], row["fingerprint"], row["gen"]), []).append(row)
@@ -286,7 +294,11 @@ def _have_samples(samples: pl.DataFrame, fingerprints: Mapping[str, str]) -> boo
     return set(fingerprints.items()) <= set(live.iter_rows())
 
 
-def _mark(number: int, state: str, **values: str) -> dict[str, Any]:
-    """A row that is no sample."""
+def mark(number: int, state: str, **values: str | int) -> dict[str, Any]:
+    """Return a row of `samples` that is no sample.
+
+    Args:
+        number: of the commit.
+    """
     empty: dict[str, Any] = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
     return empty | {"commit": number, "state": state} | values

@@ -72,7 +72,9 @@ SAMPLES: dict[str, pl.DataType] = {
     "offset": pl.Int64(),
     "size": pl.Int64(),
     "sample_sha256": pl.String(),
-    "state": pl.String(),  # live | tombstone (video gone) | selected (this encoder fingerprint is the one to read)
+    # live | tombstone (video gone) | selected (this encoder fingerprint is the one to read)
+    # | dropped (the files of this generation are deleted)
+    "state": pl.String(),
 }
 
 # One row per failure, append-only. An empty encoder or fingerprint means "whatever the encoder".

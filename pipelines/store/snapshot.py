@@ -34,7 +34,8 @@ class SnapshotDiff:
     """The listing, split by what has to happen.
 
     Args:
-        to_hash: rows (of the listing) that `identify` must read: new, moved or touched files.
+        to_hash: rows (of the listing) that `identify` must read: new, moved or touched files; `hint` has the content
+            hash and the probe of the catalog's video that the file may be, or is null.
         relabelled: catalog rows of untouched files with new metadata, ready to commit.
         gone: catalog rows of videos that the source no longer lists.
         num_unchanged: untouched files, the relabelled included.
@@ -81,7 +82,7 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
     # An id whose rows were rejected is still listed: an ambiguous list must not take a published video down.
     listed = set(listing.frame["video_id"]) | {row["video_id"] for row in listing.rejected}
     return SnapshotDiff(
-        to_hash=listing.frame.join(unchanged, on="video_id", how="anti"),
+        to_hash=_with_hints(listing.frame.join(unchanged, on="video_id", how="anti"), known),
         relabelled=relabelled.select(list(VIDEOS)),
         gone=videos.filter(~pl.col("video_id").is_in(list(listed))),
         num_unchanged=unchanged.height,
@@ -89,19 +90,36 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
     )
 
 
+def _with_hints(to_hash: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """Add `hint`: by the id (a touched file), else by size and stamp (a moved one keeps both)."""
+    hint = pl.struct("content_hash", *PROBE_COLUMNS)
+    probed = known.filter(pl.col("duration_s").is_not_null())
+    by_id = probed.select("video_id", hint=hint)
+    place = ["size_bytes", "stamp"]
+    by_place = probed.unique(place, keep="first", maintain_order=True).select(*place, moved=hint)
+    found = to_hash.join(by_id, on="video_id", how="left", maintain_order="left")
+    found = found.join(by_place, on=place, how="left", maintain_order="left")
+    return found.with_columns(hint=pl.coalesce("hint", "moved")).drop("moved")
+
+
 def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] | None = None) -> dict[str, Any]:
     """Return a listing row with `content_hash`, the probe's columns and `failure` (reason, message, permanent or None).
 
     Pure per video: the same file gives the same row. A file that could not be read has no content hash and is tried
-    again by the next snapshot; one that is read but is no video has a hash, a failure and no probe.
+    again by the next snapshot; one that is read but is no video has a hash, a failure and no probe. A file whose hash
+    is that of its `hint` was probed before: it costs the reading of its hash alone.
 
     Args:
-        row: of a listing.
+        row: of a listing, or of `SnapshotDiff.to_hash`.
         probe: reads the headers of a local file; None: `probe_video`. Extraction gives one that can be killed.
     """
     result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
     try:
-        result["content_hash"] = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
+        digest = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
+        result["content_hash"] = digest
+        hint = row.get("hint") or {}
+        if hint.get("content_hash") == digest:
+            return result | {name: hint[name] for name in PROBE_COLUMNS}
         with storage.local_copy(row["uri"]) as path:
             found = (probe or probe_video)(str(path))
         result |= {name: getattr(found, name) for name in PROBE_COLUMNS}

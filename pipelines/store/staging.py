@@ -102,7 +102,7 @@ def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER,
     """
     if STAGING_FOLDER in folders:
         _drop_rows_without_tar(store)
-    shards = set(store.samples().filter(pl.col("state") == "live")["shard"])
+    shards = store.shards()
     sets = {shard.rpartition("/")[0] for shard in shards}
     referenced = shards | set(store.staged()["tar"])
     swept = []

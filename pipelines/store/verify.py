@@ -14,7 +14,7 @@ from hvlm.data.keys import video_key
 from hvlm.data.samples import SampleMeta, decode_sample
 from infra import storage
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.liveness import live_samples
+from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.staging import FEATURES_FOLDER
 
 _CHUNK_BYTES = 8 * 2**20
@@ -71,7 +71,7 @@ def verify_store(store_uri: str, version: int | None = None, num_threads: int = 
     ]
     with ThreadPoolExecutor(num_threads) as pool:
         checked = list(pool.map(lambda group: _check_shard(store.uri, *group), groups))
-    known = set(samples.filter(pl.col("state") == "live")["shard"])
+    known = set(samples.filter(is_stored(samples))["shard"])
     stored = (f"{FEATURES_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, FEATURES_FOLDER)))
     return VerifyReport(
         version=version,

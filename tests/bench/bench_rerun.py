@@ -1,4 +1,4 @@
-"""A finished job's re-run: `python -m tests.bench.bench_rerun` (under 5 s for 100,000 videos).
+"""A finished job's re-run: `python -m tests.bench.bench_rerun` (under 5 s for 100,000 videos; `--num-videos 1000000`).
 
 `extract` over a folder of 100,000 empty files whose features are all published, by two encoders: it lists the folder,
 plans, publishes nothing and does not start Ray. Timed in a fresh process, its imports not counted; the peak resident

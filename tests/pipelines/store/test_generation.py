@@ -4,7 +4,7 @@ import random
 import pytest
 
 from hvlm.data.splits import order_hash
-from pipelines.store.generation import plan_generation, set_folder, shard_tasks
+from pipelines.store.generation import plan_generation, readiness_of, set_folder, shard_tasks
 from tests.pipelines.store.world import BOTH, CLIP, CONFIG, World, ids
 
 FINGERPRINTS = {name: column.fingerprint for name, column in BOTH.items()}
@@ -20,7 +20,8 @@ def world(tmp_path):
 
 
 def plan(frames, target_bytes=CONFIG.target_shard_bytes):
-    return plan_generation(frames, FINGERPRINTS, CONFIG.splits, target_bytes)
+    readiness = readiness_of(frames, FINGERPRINTS, CONFIG.splits)
+    return plan_generation(frames, readiness, FINGERPRINTS, CONFIG.splits, target_bytes)
 
 
 def test_the_plan_does_not_depend_on_the_order_of_any_table(world):

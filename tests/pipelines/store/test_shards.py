@@ -10,7 +10,7 @@ import pytest
 import webdataset
 
 from hvlm.errors import JobError
-from pipelines.store.generation import plan_generation, shard_tasks
+from pipelines.store.generation import plan_generation, readiness_of, shard_tasks
 from pipelines.store.shards import DamagedShardError, cut_segments, set_manifest, write_shard
 from pipelines.store.staging import StagingItem, write_staging_tar
 from tests.pipelines.store.test_staging import ITEM
@@ -30,7 +30,9 @@ def world(tmp_path):
 
 def tasks_of(world):
     frames = world.store.frames(full=True)
-    return shard_tasks(plan_generation(frames, FINGERPRINTS, CONFIG.splits, 10**9), frames, BOTH, str(world.root))
+    readiness = readiness_of(frames, FINGERPRINTS, CONFIG.splits)
+    plan = plan_generation(frames, readiness, FINGERPRINTS, CONFIG.splits, 10**9)
+    return shard_tasks(plan, frames, BOTH, str(world.root))
 
 
 def test_rows_say_what_was_written_and_a_second_writing_gives_the_same_bytes(world):

@@ -101,6 +101,29 @@ def test_a_renamed_file_is_a_new_id_with_the_old_content(store, folder):
     assert dict(store.videos().select("video_id", "content_hash").iter_rows()) == {"b": before["b"], "z": before["a"]}
 
 
+def test_a_known_content_is_hashed_and_not_probed_again(store, folder, monkeypatch):
+    """Touched, moved or renamed: what its headers say is known by its hash."""
+    for name in "abcd":
+        put(folder / f"{name}.mp4", f"video {name}")
+    take(store, folder)
+    before = store.videos().drop("snapshot", "uri", "stamp", "video_id", "key")
+    os.utime(folder / "a.mp4", (1, 1))
+    (folder / "moved").mkdir()
+    (folder / "b.mp4").rename(folder / "moved/b.mp4")
+    (folder / "c.mp4").rename(folder / "z.mp4")
+    put(folder / "d.mp4", "video D")  # as long as before: only the hash tells
+    probed, probe = [], snapshot.probe_video
+    monkeypatch.setattr(snapshot, "probe_video", lambda path: probed.append(os.path.basename(path)) or probe(path))
+    hashed, digest = [], snapshot.content_hash
+    monkeypatch.setattr(snapshot, "content_hash", lambda *args: hashed.append(args[0]) or digest(*args))
+    assert counts(take(store, folder)) == {"renamed": 2, "changed": 1, "unchanged": 1, "tombstoned": 1}
+    assert probed == ["d.mp4"]
+    assert sorted(map(os.path.basename, hashed)) == ["a.mp4", "b.mp4", "d.mp4", "z.mp4"]
+    after = store.videos().sort("video_id").drop("snapshot", "uri", "stamp", "video_id", "key")
+    same = [0, 1]  # a and b; z stands last, where c stood third
+    assert after[same].equals(before[same]) and after[3].equals(before[2])
+
+
 def test_gone_and_back(store, folder):
     put(folder / "a.mp4", "video a")
     put(folder / "b.mp4", "video b")
