@@ -3,7 +3,7 @@
     python -m jobs.quarantine --config jobs/configs/quarantine.yaml store_uri=/data/store
 
     … action=show filter.video_id='talks/*'
-    … action=retry filter.reason=truncated
+    … action=retry filter.reason=truncated filter.uri='s3://bucket/set-a/*' filter.since=2026-11-21
 
 list: a line per failure; show: everything known of it; retry: the next extraction tries it again; release: forgets it.
 """

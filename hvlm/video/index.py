@@ -128,9 +128,20 @@ def open_video(path: str | Path) -> Iterator[Any]:
     except av.error.FFmpegError as error:
         if isinstance(error, MemoryError) or error.errno == errno.ENOMEM:
             raise VideoError(Reason.OUT_OF_MEMORY, f"{path}: {error}") from error
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and not _can_be_read(path):
             raise VideoError(Reason.STORAGE_TRANSIENT, f"{path}: {error}", permanent=False) from error
         raise VideoError(Reason.UNREADABLE, f"{path}: {error}") from error
+
+
+def _can_be_read(path: str | Path) -> bool:
+    """Whether the storage gives the whole file: FFmpeg says "I/O error" of a Matroska file cut in its head too."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(8 * 2**20):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def best_stream(container: Any, path: str | Path) -> Any:

@@ -3,7 +3,7 @@
 import os
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -16,6 +16,7 @@ from pipelines.extraction.columns import ERROR
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
+from pipelines.extraction.prediction import PREDICTED_FROM, Prediction, predict
 from pipelines.extraction.run import encoder_columns, layout_of
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.work import work_table
@@ -37,8 +38,8 @@ class Preview:
     Args:
         plan: as the job would make it; a new file that was not opened counts as new content. tombstoned: videos that
         the source no longer lists. num_unread: new or touched files that were not opened; their hours are the mean of
-        the opened ones. hours: of video to extract, estimated. rough_s: seconds that this machine would take, from
-        timing a few videos; None if none could be timed.
+        the opened ones. predicted: what it comes to; its seconds are those that this machine would take, from timing a
+        few videos, None if none could be timed.
     """
 
     config: ExtractConfig
@@ -46,8 +47,7 @@ class Preview:
     listing: SourceListing
     tombstoned: int
     num_unread: int
-    hours: float
-    rough_s: float | None
+    predicted: Prediction
 
 
 def preview(config: ExtractConfig) -> Preview:
@@ -71,17 +71,14 @@ def preview(config: ExtractConfig) -> Preview:
         config.publish.splits,
         config.retry_failed,
     )
-    durations = plan.todo["duration_s"]
-    mean = durations.mean()
-    hours = (float(durations.sum()) + durations.null_count() * (float(mean) if isinstance(mean, float) else 0.0)) / 3600
+    predicted = predict(config, plan, videos.select(PREDICTED_FROM))
     return Preview(
         config=config,
         plan=plan,
         listing=listing,
         tombstoned=diff.gone.height,
         num_unread=diff.to_hash.height - len(read),
-        hours=hours,
-        rough_s=_rough_seconds(config, plan, hours),
+        predicted=replace(predicted, seconds=_rough_seconds(config, plan, predicted.hours)),
     )
 
 

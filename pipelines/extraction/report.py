@@ -46,11 +46,15 @@ def preview_report(preview: Preview) -> str:
     if preview.tombstoned:
         lines.append(f"  {preview.tombstoned} videos are gone from the source: they become tombstones")
     lines += _source_findings(preview.listing)
+    foretold = preview.predicted
     if plan.todo.is_empty():
         lines.append("nothing to extract")
     else:
-        rough = "unknown" if preview.rough_s is None else f"{_span(preview.rough_s)} on this machine"
-        lines.append(f"to extract: {plan.todo.height} videos, {preview.hours:.2f} h of video, rough time {rough}")
+        rough = "unknown" if foretold.seconds is None else f"{_span(foretold.seconds)} on this machine"
+        lines.append(
+            f"to extract: {foretold.num_videos} videos, {foretold.hours:.2f} h of video, "
+            f"{_size(foretold.feature_bytes)} of features, rough time {rough}"
+        )
     if preview.num_unread:
         lines.append(
             f"  {preview.num_unread} new files were not opened: "
@@ -89,6 +93,7 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         )
     if report.num_retries:
         lines.append(f"  storage    {report.num_retries} calls failed for the moment and were made again")
+    lines += _foretold(report)
     quarantined = published.failed
     if quarantined:
         lines.append(
@@ -105,6 +110,33 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         lines += listed("segments", "annotated segments do not lie in their videos", odd, SHOWN)
     lines.append(f"  store version {published.version}, {_span(report.total_s)} in all")
     return "\n".join(lines)
+
+
+def _foretold(report: ExtractReport) -> list[str]:
+    """Return what was predicted and what it came to, the ratio behind it."""
+    foretold, published = report.predicted, report.published
+    if foretold is None:
+        return []
+    came_to = [
+        f"{report.num_done} videos{_ratio(report.num_done, foretold.num_videos)}",
+        f"{report.video_s / 3600:.2f} h of video{_ratio(report.video_s / 3600, foretold.hours)}",
+        f"{_size(published.shard_bytes)}{_ratio(published.shard_bytes, foretold.feature_bytes)}",
+        f"{_span(report.extract_s)}{_ratio(report.extract_s, foretold.seconds)}",
+    ]
+    time = "no time: too short to tell" if foretold.seconds is None else f"{_span(foretold.seconds)}, by its first part"
+    return [
+        f"  predicted  {foretold.num_videos} videos, {foretold.hours:.2f} h of video, "
+        f"{_size(foretold.feature_bytes)}, {time}",
+        f"  came to    {', '.join(came_to)}",
+    ]
+
+
+def _ratio(actual: float, predicted: float | None) -> str:
+    return f" (× {actual / predicted:.2f})" if predicted else ""
+
+
+def _size(num_bytes: int | None) -> str:
+    return "unknown bytes" if num_bytes is None else f"{num_bytes / 2**20:.2f} MiB"
 
 
 def _source_findings(listing: SourceListing) -> list[str]:

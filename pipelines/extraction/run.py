@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import polars as pl
@@ -25,7 +25,9 @@ from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages, extraction_dataset
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.ledger import Ledger
+from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
 from pipelines.extraction.progress import Progress
+from pipelines.extraction.remembered import remember_config
 from pipelines.extraction.resources import encoder_pool
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.staging_stage import StagedEncoder
@@ -62,6 +64,8 @@ class ExtractReport:
     published: PublishSummary
     num_done: int = 0
     num_frames: int = 0
+    video_s: float = 0.0
+    predicted: Prediction | None = None
     failures: list[dict[str, Any]] = field(default_factory=list)
     num_retries: int = 0
     """storage calls that failed for the moment and were made again, here and in Ray's workers"""
@@ -104,7 +108,9 @@ def extract(config: ExtractConfig) -> ExtractReport:
         sweep_orphans(run.store)
         tidy_tables(run.store)
         snapshot = run.snapshot()
+        remember_config(run.store, config)
         plan = plan_of(config, run.store, run.columns)
+        predicted = run.foretell(plan)
         extract_started = time.monotonic()
         todo = run.readable(plan.todo)
         for start in range(0, todo.height, VIDEOS_PER_WAVE):
@@ -119,6 +125,8 @@ def extract(config: ExtractConfig) -> ExtractReport:
             published=published,
             num_done=run.num_done,
             num_frames=run.num_frames,
+            video_s=run.video_s,
+            predicted=replace(predicted, seconds=run.pace.predicted_s) if predicted else None,
             failures=run.failures,
             num_retries=retries.take(),
             extract_s=extract_s,
@@ -134,8 +142,10 @@ class _Run:
         self.columns = encoder_columns(config)
         self.listing = list_source(config.source)
         self.store = FeatureStore.open(config.store_uri, create=True)  # last: a wrong source leaves no empty store
-        self.run_id = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+        self.run_id = new_run_id()
         self.num_done = self.num_failed = self.num_frames = self.num_commits = 0
+        self.video_s = 0.0
+        self.pace = Pace(total_s=0.0)
         self.unread: list[str] = []
         self.failures: list[dict[str, Any]] = []
         self._stack, self._connected = stack, False
@@ -151,6 +161,14 @@ class _Run:
         self.failures += [row | row["failure"] for row in identified if row["failure"]]
         self.unread = [row["video_id"] for row in self.failures if row["content_hash"] is None]
         return apply_snapshot(self.store, diff, identified, self.run_id)
+
+    def foretell(self, plan: Plan) -> Prediction | None:
+        """Return what the plan will come to, but for the time: that follows from the run's first part."""
+        if not is_work(plan):
+            return None
+        predicted = predict(self.config, plan, self.store.videos(PREDICTED_FROM))
+        self.pace = Pace(total_s=predicted.hours * 3600)
+        return predicted
 
     def map_tasks(self, function: Callable[[Any], Any], inputs: Any) -> Any:
         """Yield the results of Ray tasks; no input, no Ray."""
@@ -170,8 +188,11 @@ class _Run:
     def wave(self, plan: Plan, todo: pl.DataFrame) -> None:
         """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos."""
         self._connect()
-        outcomes = _Outcomes(Ledger.of(todo), dict(todo.select("video_id", "uri").iter_rows()))
-        dataset = extraction_dataset(work_table(todo, self.config.decode.segment_s), self._stages())
+        outcomes = Outcomes.of(todo)
+        dataset = extraction_dataset(
+            work_table(todo, self.config.decode.segment_s),
+            stages_of(self.config, self.columns, self.store.uri, self.run_id),
+        )
         committed = time.monotonic()
         try:
             with Progress(num_videos=todo.height) as progress:
@@ -180,6 +201,7 @@ class _Run:
                 ):
                     frames = outcomes.take(batch.to_pylist())
                     self.num_frames += frames
+                    self.pace.reached(self.video_s + outcomes.video_s)
                     if time.monotonic() - committed >= self.config.commit_interval_s:
                         self._commit(outcomes)
                         committed = time.monotonic()
@@ -189,6 +211,7 @@ class _Run:
             self._commit(outcomes)  # also after an abort: what is done stays done
         outcomes.ledger.check()
         self.num_done += outcomes.ledger.num_done
+        self.video_s += outcomes.video_s
         self.num_failed += len(outcomes.ledger.failures)
         self.failures += outcomes.ledger.failures.values()
 
@@ -222,7 +245,7 @@ class _Run:
         table = "".join(f"\n  {count} × {reason}" for reason, count in counted.most_common())
         return f". The table `failures` of the store says why; by reason in this run:{table or ' none new'}"
 
-    def _commit(self, outcomes: "_Outcomes") -> None:
+    def _commit(self, outcomes: "Outcomes") -> None:
         staged, failed = outcomes.drain()
         if staged:
             self.store.commit_staged(staged)
@@ -250,32 +273,6 @@ class _Run:
             for name in ([encoder] if encoder else failure["encoders"])
         ]
 
-    def _stages(self) -> Stages:
-        config = self.config
-        pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
-        require_resources(
-            {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
-            | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
-        )
-        layout = layout_of(config)
-        return Stages(
-            decoder=Decoder(
-                backend=config.decode.backend,
-                segment_s=config.decode.segment_s,
-                views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
-                limits=config.decode.limits,
-            ),
-            encoders=config.encoders,
-            store_uri=self.store.uri,
-            run_id=self.run_id,
-            staged={
-                name: StagedEncoder(fingerprint=column.fingerprint, layout=layout, dim=column.dim)
-                for name, column in self.columns.items()
-            },
-            pool=pool,
-            resources=config.resources,
-        )
-
     def _connect(self) -> None:
         if not self._connected:
             self._stack.enter_context(connect(self.config.cluster))
@@ -286,13 +283,23 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Outcomes:
-    """What came out of a wave and is not committed yet; every outcome goes through the ledger first."""
+class Outcomes:
+    """What came out of the pipeline and was not drained yet; every outcome goes through the ledger first."""
 
     ledger: Ledger
     uris: dict[str, str]
+    num_encoders: dict[str, int]
+    """video_id → encoders that it needs"""
+    video_s: float = 0.0
+    """Seconds of video that came out; of what half its encoders are through with, the half."""
     staged: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, todo: pl.DataFrame) -> "Outcomes":
+        """Start from the plan's todo list."""
+        needs = todo.select("video_id", pl.col("needs").list.len())
+        return cls(Ledger.of(todo), dict(todo.select("video_id", "uri").iter_rows()), dict(needs.iter_rows()))
 
     def take(self, outcomes: list[dict[str, Any]]) -> int:
         """Count a batch of outcomes and return its number of decoded frames."""
@@ -302,6 +309,7 @@ class _Outcomes:
             if outcome["kind"] == "staged":
                 self.ledger.staged(row)
                 self.staged.append(row)
+                self.video_s += row["duration_s"] / row["num_segments"] / self.num_encoders[row["video_id"]]
             elif self.ledger.failed(row | {"uri": self.uris[row["video_id"]]}):
                 self.failed.append(self.ledger.failures[row["video_id"]])
         return sum(outcome["num_frames"] for outcome in outcomes)
@@ -310,6 +318,42 @@ class _Outcomes:
         """Return the staged and the failed rows since the last call."""
         staged, failed, self.staged, self.failed = self.staged, self.failed, [], []
         return staged, failed
+
+
+def new_run_id() -> str:
+    """Return a name for a run that no other has: the time, and some random digits."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+
+
+def stages_of(config: ExtractConfig, columns: dict[str, EncoderColumn], store_uri: str, run_id: str) -> Stages:
+    """Return the settings of the pipeline's stages on the cluster that is connected.
+
+    Raises:
+        UserError: the cluster lacks what the stages ask for.
+    """
+    pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
+    require_resources(
+        {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
+        | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
+    )
+    layout = layout_of(config)
+    return Stages(
+        decoder=Decoder(
+            backend=config.decode.backend,
+            segment_s=config.decode.segment_s,
+            views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
+            limits=config.decode.limits,
+        ),
+        encoders=config.encoders,
+        store_uri=store_uri,
+        run_id=run_id,
+        staged={
+            name: StagedEncoder(fingerprint=column.fingerprint, layout=layout, dim=column.dim)
+            for name, column in columns.items()
+        },
+        pool=pool,
+        resources=config.resources,
+    )
 
 
 def plan_of(config: ExtractConfig, store: FeatureStore, columns: dict[str, EncoderColumn]) -> Plan:

@@ -265,6 +265,11 @@ def _parallel_placements(pairs: pl.DataFrame, samples: pl.DataFrame) -> list[Pla
     ]
 
 
+def sample_bytes(num_rows: pl.Expr, dim: pl.Expr) -> pl.Expr:
+    """Return about how many bytes a sample of (num_rows, dim) float16 takes in a shard, without its texts."""
+    return num_rows * (2 * dim + _BYTES_PER_ROW) + _BYTES_PER_SAMPLE
+
+
 def video_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: StoreFrames) -> dict[str, int]:
     """Return video_id -> bytes of its samples over the fingerprints, from row counts alone: staging has no part in it.
 
@@ -282,7 +287,7 @@ def video_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: Sto
         ["content_hash", "fingerprint"], keep="first", maintain_order=True
     )
     known = known.filter(pl.col("fingerprint").is_in(list(fingerprints)))
-    size = pl.col("num_rows") * (2 * pl.col("dim") + _BYTES_PER_ROW) + _BYTES_PER_SAMPLE
+    size = sample_bytes(pl.col("num_rows"), pl.col("dim"))
     features = known.group_by("content_hash").agg(size.sum().alias("bytes"))
     text = pl.col("metadata_json").str.len_bytes() * len(fingerprints)
     total = videos.join(features, on="content_hash").select("video_id", (pl.col("bytes") + text).alias("bytes"))

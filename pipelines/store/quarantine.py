@@ -30,7 +30,7 @@ class QuarantineFilter(Config):
     Args:
         reason: e.g. truncated.
         video_id: a pattern as of file names: talks/*.
-        uri: a pattern: s3://bucket/set-a/*.
+        uri: a pattern: s3://bucket/set-a/* (one dataset of several in a source).
         since: ISO date or time (UTC unless it says otherwise) of the last attempt, included; until: excluded.
     """
 

@@ -61,8 +61,8 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
         sink, odd = _HashingSink(file), OddRows()
         writer = TarWriter(sink)
         for item in task.items:
-            features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
-            rows.append(_write_sample(writer, sink, task, item, (features, timing)))
+            features, meta = make_sample(task, item)
+            rows.append(_write_sample(writer, sink, task, item, (features, meta)))
             odd.add(features, item.content_hash)
         total["shard_bytes"] = writer.finish()
         total["shard_sha256"] = sink.shard()
@@ -107,20 +107,30 @@ def cut_segments(store: FeatureStore) -> list[str]:
     return found
 
 
+def make_sample(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float16], SampleMeta]:
+    """Return a sample's features and metadata, from staging or copied from a published sample.
+
+    Raises:
+        ValueError: staged segments that do not join, or features of another dimension.
+        DamagedShardError: features that were to be copied from a published shard are lost or damaged.
+    """
+    features, timing = _from_published(task, item) if item.published else _from_staging(task, item)
+    if features.shape[1] != task.dim:
+        raise ValueError(
+            f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, not {task.dim}"
+        )
+    return features, _meta(task, item, timing, features.shape[0])
+
+
 def _write_sample(
     writer: TarWriter,
     sink: _HashingSink,
     task: ShardTask,
     item: ShardItem,
-    data: tuple[npt.NDArray[np.float16], dict[str, Any]],
+    sample: tuple[npt.NDArray[np.float16], SampleMeta],
 ) -> dict[str, Any]:
-    features, timing = data
-    if features.shape[1] != task.dim:
-        raise ValueError(
-            f"features of '{item.video_id}' by {task.encoder} have dimension {features.shape[1]}, not {task.dim}"
-        )
-    meta = _meta(task, item, timing, features.shape[0])
-    ranges = [writer.add(name, content) for name, content in encode_sample(features, meta)]
+    meta = sample[1]
+    ranges = [writer.add(name, content) for name, content in encode_sample(*sample)]
     return {
         "commit": task.commit,
         "gen": task.gen,
@@ -180,7 +190,7 @@ def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.fl
 def _damaged(uri: str, video_id: str, found: str) -> DamagedShardError:
     return DamagedShardError(
         f"the published shard {uri} {found}; the new sample of video '{video_id}' is made of its features. Run "
-        "jobs.verify to see what else is damaged, then restore the shard from a copy, or extract into a new store"
+        "jobs.verify to see what else is damaged, and again with repair=true to mend it"
     )
 
 

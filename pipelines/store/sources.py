@@ -333,7 +333,7 @@ def _info(uri: str) -> tuple[dict[str, Any] | None, VideoError | None]:
     except (FileNotFoundError, NotADirectoryError):
         return None, None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name; a UserError: a scheme without a driver
-        for_good = isinstance(error, PermissionError | ValueError) or error.errno == errno.ENAMETOOLONG
+        for_good = isinstance(error, PermissionError | ValueError) or error.errno in (errno.ENAMETOOLONG, errno.ELOOP)
         reason = Reason.STORAGE_PERMANENT if for_good else Reason.STORAGE_TRANSIENT
         return None, VideoError(reason, str(error), permanent=for_good)
     except Exception as error:

@@ -18,7 +18,7 @@ from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.staging import FEATURES_FOLDER
 
 _CHUNK_BYTES = 8 * 2**20
-_END_BYTES = 1024  # the two zero blocks that end a tar
+TAR_END_BYTES = 1024  # two zero blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Prob
             end = row["offset"] + row["size"]
             if found:
                 problems.append(Problem(shard, row["key"], row["video_id"], found))
-    if end + _END_BYTES != rows[0]["shard_bytes"]:
+    if end + TAR_END_BYTES != rows[0]["shard_bytes"]:
         problems.append(
             Problem(
                 shard,

@@ -1,8 +1,17 @@
+import os
+from pathlib import Path
+
+import polars as pl
 import pytest
 
 from hvlm.errors import UserError
 from infra.config_io import load_config
+from jobs import extract
 from jobs.verify import VerifyConfig, run
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.lease import StoreIsHeld
+from tests.jobs.test_extract import config
+from tests.pipelines.extraction.conftest import write_video
 from tests.pipelines.store.world import World, ids
 
 
@@ -37,12 +46,54 @@ def test_many_findings_are_counted_and_few_are_printed(world, capsys):
     assert capsys.readouterr().out.count("problem    ") == 2
 
 
-def test_bad_input(tmp_path):
+def test_recompute_and_repair_of_a_store_as_a_user_runs_them(ray_cluster, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    for number in range(3):
+        write_video(tmp_path / "videos" / f"{number}.mp4", seed=number)
+    assert extract.job(config(tmp_path)) == 0
+    store = FeatureStore.open(str(tmp_path / "store"))
+    row = store.samples().filter(pl.col("video_id") == "1").row(0, named=True)
+    shard = tmp_path / "store" / row["shard"]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[: row["offset"] + 700] + b"?" + whole[row["offset"] + 701 :])
+    capsys.readouterr()
+    assert run(VerifyConfig(store_uri=store.uri, repair=True)) == 0
+    out = capsys.readouterr().out
+    assert (
+        "problem" in out and "repaired   1 videos were extracted again" in out and f"mended     {row['shard']}" in out
+    )
+    assert "as it was written" in out and shard.read_bytes() == whole
+    assert run(VerifyConfig(store_uri=store.uri, recompute=0.5, repair=True)) == 0
+    out = capsys.readouterr().out
+    assert "of 2 samples that were drawn (seed 0)" in out and "0 above tolerance" in out and "repaired" not in out
+    for number in range(3):
+        os.rename(tmp_path / "videos" / f"{number}.mp4", tmp_path / f"{number}.mp4")
+    assert run(VerifyConfig(store_uri=store.uri, recompute=0.1)) == 1  # nothing was compared: nothing is proved
+    out = capsys.readouterr().out
+    assert "recomputed 0 of 1" in out and "nothing was compared" in out and "as it was written" not in out
+
+
+def test_another_job_or_no_configuration_is_said(world):
+    with world.store.writing("jobs.extract"), pytest.raises(StoreIsHeld, match=r"jobs\.extract"):
+        run(VerifyConfig(store_uri=str(world.root), recompute=0.1))
+    with pytest.raises(UserError, match="set extract_config"):
+        run(VerifyConfig(store_uri=str(world.root), recompute=0.1))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"num_threads": 0}, {"max_printed": 0}, {"recompute": 1.5}, {"tolerance": -1.0}, {"version": 3, "repair": True}],
+)
+def test_bad_values(values):
+    with pytest.raises(UserError, match=next(iter(values))):
+        VerifyConfig(store_uri="x", **values)
+
+
+def test_no_store(tmp_path):
     with pytest.raises(UserError, match="store_uri"):
         run(VerifyConfig(store_uri=str(tmp_path)))
-    with pytest.raises(UserError, match="num_threads"):
-        VerifyConfig(store_uri="x", num_threads=0)
 
 
 def test_the_config_loads():
     assert load_config(VerifyConfig, "jobs/configs/verify.yaml").num_threads == 4
+    assert Path("jobs/configs/verify.yaml").read_text().count("recompute") >= 1

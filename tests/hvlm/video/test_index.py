@@ -104,6 +104,14 @@ def test_a_codec_that_nothing_decodes(tmp_path: Path, numbered_video: Callable[[
     assert failure(tmp_path / "odd.mp4").reason == Reason.UNSUPPORTED_CODEC
 
 
+def test_a_cut_head_is_the_files_fault_and_a_read_error_the_storages(tmp_path: Path) -> None:
+    whole = long_video(tmp_path / "whole.mkv", num_frames=50).read_bytes()
+    (tmp_path / "head.mkv").write_bytes(whole[:400])
+    assert failure(tmp_path / "head.mkv").reason == Reason.UNREADABLE
+    broken = failure(Path("/proc/self/mem"))  # the kernel answers EIO to whoever reads its first page
+    assert broken.reason == Reason.STORAGE_TRANSIENT and not broken.permanent
+
+
 def test_an_mp4_whose_end_is_missing_is_truncated(tmp_path: Path):
     recipe = RECIPES["bframes"][1]
     front = type(recipe)(pts=recipe.pts, options=recipe.options, container_options={"movflags": "faststart"})

@@ -21,11 +21,12 @@ def test_hours_of_unread_files_are_the_mean_of_the_read_ones(
     for number in range(6):
         write_video(videos / f"{number}.mp4", seconds=6.0)
     whole = preview(config())
-    assert whole.num_unread == 0 and whole.hours == pytest.approx(36 / 3600)
+    assert whole.num_unread == 0 and whole.predicted.hours == pytest.approx(36 / 3600)
     monkeypatch.setattr(preview_module, "READ_AT_MOST", 2)
     part = preview(config())
-    assert part.num_unread == 4 and part.hours == pytest.approx(36 / 3600)
-    assert part.plan.counts["clip"]["new"] == 6 and part.rough_s is not None and part.rough_s > 0
+    assert part.predicted.feature_bytes == whole.predicted.feature_bytes
+    assert part.num_unread == 4 and part.predicted.hours == pytest.approx(36 / 3600)
+    assert part.plan.counts["clip"]["new"] == 6 and part.predicted.seconds is not None and part.predicted.seconds > 0
 
 
 def test_a_store_of_another_source_is_refused_by_the_plan_as_by_the_job(

@@ -150,12 +150,29 @@ def test_a_lost_row_fails_the_job(ray_cluster: None, config: Config, monkeypatch
     assert FeatureStore.open(config().store_uri).samples().is_empty()
 
 
-def test_the_error_budget_ends_the_run(ray_cluster: None, config: Config, videos: Path) -> None:
+def test_the_error_budget_ends_the_run_with_a_table_and_what_was_committed_stays(
+    ray_cluster: None, config: Config, videos: Path
+) -> None:
+    for number in range(3):
+        write_video(videos / f"v{number}.mp4", seconds=6.0, seed=number)  # the longest come first
     for number in range(12):
         whole = write_video(videos / "whole.mp4", seconds=3.0, seed=number).read_bytes()
         (videos / f"cut{number}.mp4").write_bytes(whole[:-1500] + bytes(700))
-    with pytest.raises(ErrorBudgetExceeded, match=r"max_failed_fraction=0\.1"):
-        extract(config(max_failed_fraction=0.1, encoders={"clip": config().encoders["clip"]}))
+    (videos / "whole.mp4").unlink()
+    shape = {"encoders": {"clip": config().encoders["clip"]}, "decode": {"segment_s": 60.0}}
+    strict = config(max_failed_fraction=0.1, commit_interval_s=0.001, **shape)
+    with pytest.raises(ErrorBudgetExceeded, match=r"1\d of 18 videos failed.*max_failed_fraction=0\.1") as caught:
+        extract(strict)
+    store = FeatureStore.open(strict.store_uri)
+    failures = store.failures()
+    table = dict(failures["reason"].value_counts().iter_rows())
+    said = [line.split(" × ") for line in str(caught.value).splitlines()[1:]]
+    assert {reason: int(count) for count, reason in said} == table and sum(table.values()) > 10
+    staged = store.staged()
+    assert store.samples().is_empty() and not staged.is_empty()
+    report = extract(replace(strict, max_failed_fraction=1.0))
+    assert sorted(open_manifest(strict.store_uri).frame["video_id"]) == GOOD
+    assert report.num_frames + staged["num_rows"].sum() == (3 * 6 + 5) * 4  # nothing is decoded a second time
 
 
 def test_more_gpus_than_the_cluster_has_is_said_at_once(ray_cluster: None, config: Config) -> None:

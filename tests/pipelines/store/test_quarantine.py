@@ -1,12 +1,14 @@
 """What is in quarantine today, and the two ways out of it."""
 
 import time
+from datetime import datetime
 from typing import Any
 
 import pytest
 
 from hvlm.errors import UserError
 from pipelines.store.quarantine import QuarantineFilter, quarantined, settle
+from pipelines.store.schema import FAILURES
 from tests.pipelines.store.world import CLIP, World, ids
 
 ALL = QuarantineFilter()
@@ -88,6 +90,19 @@ def test_filters(world: World) -> None:
     assert held(world, QuarantineFilter(uri="/v/video001*")) == ["video001"]
     assert held(world, QuarantineFilter(since="2020-01-01", until="2099-01-01T00:00+02:00")) == ["video000", "video001"]
     assert held(world, QuarantineFilter(until="2020-01-01")) == []
+
+
+def test_a_dataset_is_a_folder_or_bucket_of_the_source(world: World) -> None:
+    for name, day in (("set-a", "2026-01-01"), ("set-b", "2026-01-02")):
+        for number, reason in enumerate(("truncated", "timeout")):
+            row = {"video_id": f"{name}/{number}", "uri": f"s3://films/{name}/{number}.mp4", "reason": reason}
+            at_s = datetime.fromisoformat(f"{day}T12:00+00:00").timestamp() + number
+            shared = {name: "" for name in FAILURES} | {"stage": "decode", "permanent": True, "attempts": 1}
+            world.store.append_failures([shared | row | {"at_s": at_s}])
+    assert held(world, QuarantineFilter(uri="s3://films/set-a/*")) == ["set-a/0", "set-a/1"]
+    assert held(world, QuarantineFilter(video_id="set-b/*", reason="timeout")) == ["set-b/1"]
+    assert held(world, QuarantineFilter(uri="*/set-?/*", since="2026-01-02", reason="truncated")) == ["set-b/0"]
+    assert held(world, QuarantineFilter(since="2026-01-01T12:00:01+00:00", until="2026-01-02")) == ["set-a/1"]
 
 
 @pytest.mark.parametrize("values", [{"reason": "cursed"}, {"since": "yesterday"}])

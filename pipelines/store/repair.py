@@ -1,0 +1,238 @@
+"""Repair: what `verify` found damaged is extracted again, and nothing else.
+
+Published generations are never rewritten and readers pin them by their hashes, so there are two ways:
+
+- *mended*: every damaged sample came out with exactly its old bytes (a deterministic encoder on the same hardware). The
+  shard is written again in place, and has its old sha256: nobody sees that it was ever damaged.
+- *moved*: else its videos are published anew, with all their encoders, in a new generation: what is sound is copied,
+  what is damaged is taken from the new extraction. ONE commit adds the new rows and so retires the old; the damaged
+  shard stays for the readers that pin an older version.
+
+Damaged shards are repaired one name of a generation after another, so a kill loses the work on one of them. What it
+leaves are files that no catalog row names; the next job sweeps them.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+import polars as pl
+
+from hvlm.data.samples import encode_sample
+from hvlm.data.splits import order_hash
+from hvlm.data.tar import TarWriter
+from infra import storage
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.generation import ShardItem, ShardTask, set_folder
+from pipelines.store.liveness import live_samples
+from pipelines.store.publish import write_manifests
+from pipelines.store.schema import SAMPLES
+from pipelines.store.shards import make_sample, write_shard
+from pipelines.store.staging import sweep_orphans
+from pipelines.store.verify import TAR_END_BYTES, Problem
+
+SampleId = tuple[str, str, str]
+"""(video_id, encoder, fingerprint)"""
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractedAgain:
+    """What an extraction of published samples gave.
+
+    Args:
+        segments: its staged rows in order, not in the catalog; their tars are whoever asked's to remove.
+        failed: why a sample could not be extracted.
+    """
+
+    segments: dict[SampleId, list[dict[str, Any]]]
+    failed: dict[SampleId, str]
+
+
+Extract = Callable[[pl.DataFrame], ExtractedAgain]
+"""Extracts the samples whose catalog rows it is given; each ends in one of the two."""
+
+
+@dataclass(slots=True, kw_only=True)
+class RepairReport:
+    """What a repair did.
+
+    Args:
+        mended: shards that have their old bytes again. moved: shards whose videos were published anew. extracted:
+            videos that were decoded. failed: samples that stay damaged, and why.
+    """
+
+    mended: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
+    extracted: set[str] = field(default_factory=set)
+    failed: dict[SampleId, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A damaged shard: its rows by offset, and which of them (by key) are to be made again."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    damaged: frozenset[str]
+
+
+def repair(store: FeatureStore, problems: Iterable[Problem], extract: Extract) -> RepairReport:
+    """Repair the shards that have problems; call it while the store's lease is held.
+
+    Args:
+        problems: of the newest version; what concerns no shard's content (a video that lives twice) stays as it is.
+        extract: extracts samples again.
+
+    Raises:
+        DamagedShardError: a sample that was to be copied is damaged in a way that the problems do not say.
+        JobError: another job published meanwhile.
+    """
+    sweep_orphans(store)
+    report = RepairReport()
+    named: dict[str, set[str]] = {}
+    for problem in problems:
+        named.setdefault(problem.shard, set()).add(problem.key)
+    groups: dict[tuple[str, str], list[str]] = {}  # the shards of all encoders with the same videos
+    for shard in sorted(named):
+        folder, _, name = shard.rpartition("/")
+        groups.setdefault((folder.rpartition("/")[2], name), []).append(shard)
+    for shards in groups.values():
+        rows = store.samples().filter((pl.col("state") == "live") & pl.col("shard").is_in(shards)).sort("offset")
+        _repair_group(store, [_look_at(store, name, rows, named[name]) for name in shards], extract, report)
+    return report
+
+
+def _look_at(store: FeatureStore, name: str, rows: pl.DataFrame, named: set[str]) -> _Shard:
+    mine = rows.filter(pl.col("shard") == name).to_dicts()
+    damaged = frozenset(row["key"] for row in mine if row["key"] in named or _stored(store, row) is None)
+    return _Shard(name, mine, damaged)
+
+
+def _stored(store: FeatureStore, row: Mapping[str, Any]) -> bytes | None:
+    """Return a sample's bytes as they were written, or None."""
+    try:
+        data = storage.read_range(storage.join(store.uri, row["shard"]), row["offset"], row["size"])
+    except (OSError, EOFError):  # taking a sample for damaged costs an extraction, never a feature
+        return None
+    return data if hashlib.sha256(data).hexdigest() == row["sample_sha256"] else None
+
+
+def _repair_group(store: FeatureStore, shards: Sequence[_Shard], extract: Extract, report: RepairReport) -> None:
+    version = store.samples_version()
+    samples = store.samples(version)
+    live = live_samples(samples)
+    damaged = [row for shard in shards for row in shard.rows if row["key"] in shard.damaged]
+    # Of what is dead already only the bytes were wanted: without them the shard's videos move.
+    wanted = live.join(pl.DataFrame(damaged, schema=SAMPLES), on=["shard", "key"], how="semi")
+    again = extract(wanted) if wanted.height else ExtractedAgain({}, {})
+    report.extracted |= {video_id for video_id, _, _ in again.segments}
+    report.failed |= again.failed
+    items = _Items(store, again.segments)
+    left = [shard for shard in shards if not _mend(store, shard, items)]
+    report.mended += [shard.name for shard in shards if shard not in left]
+    lost = {video_id for video_id, _, _ in again.failed}
+    moving = live.filter(pl.col("shard").is_in([shard.name for shard in left]) & ~pl.col("video_id").is_in(list(lost)))
+    if moving.height:
+        latest = samples.select(pl.col("gen", "commit").max()).row(0)
+        rows = _move(store, latest, live.join(moving, on="video_id", how="semi"), items)
+        store.commit_samples(pl.DataFrame(rows, schema=SAMPLES), version)
+        report.moved += [shard.name for shard in left]
+    for tar in {segment["tar"] for segments in again.segments.values() for segment in segments}:
+        storage.remove(storage.join(store.uri, tar))
+
+
+def _mend(store: FeatureStore, shard: _Shard, items: "_Items") -> bool:
+    """Write a shard again in place if that gives its old bytes; return whether it did."""
+    made: dict[str, bytes] = {}
+    for row in shard.rows:
+        if row["key"] in shard.damaged:
+            data = items.made_again(row)
+            if data is None or hashlib.sha256(data).hexdigest() != row["sample_sha256"]:
+                return False
+            made[row["key"]] = data
+    ends = [0, *(row["offset"] + row["size"] for row in shard.rows)]
+    if [row["offset"] for row in shard.rows] != ends[:-1] or ends[-1] + TAR_END_BYTES != shard.rows[0]["shard_bytes"]:
+        return False  # the catalog does not know all that the shard held
+
+    def write(file: BinaryIO) -> None:
+        for row in shard.rows:
+            uri = storage.join(store.uri, row["shard"])
+            file.write(made.get(row["key"]) or storage.read_range(uri, row["offset"], row["size"]))
+        file.write(bytes(TAR_END_BYTES))
+
+    storage.atomic_write(storage.join(store.uri, shard.name), write)
+    return True
+
+
+def _move(store: FeatureStore, latest: tuple[int, int], live: pl.DataFrame, items: "_Items") -> list[dict[str, Any]]:
+    """Write the samples of these live rows, all of one shard name of one generation, and return their new rows.
+
+    Args:
+        latest: generation and commit; the next ones are taken.
+    """
+    gen, commit = (number + 1 for number in latest)
+    tasks: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in sorted(live.iter_rows(named=True), key=lambda row: order_hash(row["video_id"])):
+        tasks.setdefault((row["encoder"], row["fingerprint"]), []).append(row)
+    rows = [
+        written
+        for members in tasks.values()
+        for written in write_shard(items.task(members[0], gen, commit, tuple(map(items.item, members))))
+    ]
+    write_manifests(store, rows)
+    return rows
+
+
+class _Items:
+    """Makes the items of shards: features from the new extraction where there are any, else from the sample itself."""
+
+    def __init__(self, store: FeatureStore, segments: Mapping[SampleId, list[dict[str, Any]]]) -> None:
+        self._store, self._segments = store, segments
+        columns = ["video_id", "metadata_hash", "metadata_json"]
+        videos = store.videos(columns, include_tombstones=True)
+        self._metadata = {video_id: (digest, text) for video_id, digest, text in videos.iter_rows()}
+
+    def item(self, row: Mapping[str, Any]) -> ShardItem:
+        """Return the item of a live row."""
+        segments = self._segments.get((row["video_id"], row["encoder"], row["fingerprint"]))
+        digest, text = self._metadata[row["video_id"]]
+        return ShardItem(
+            video_id=row["video_id"],
+            key=row["key"],
+            content_hash=row["content_hash"],
+            metadata_hash=digest,
+            metadata_json=text,
+            segments=tuple(segments or ()),
+            published=None if segments else (row["shard"], row["offset"], row["size"], row["sample_sha256"]),
+        )
+
+    def task(self, row: Mapping[str, Any], gen: int, commit: int, items: tuple[ShardItem, ...]) -> ShardTask:
+        """Return the task of a shard of the same name, encoder and split as a row's."""
+        folder = set_folder(row["encoder"], row["fingerprint"], gen)
+        about = storage.join(self._store.uri, folder.rpartition("/")[0], "encoder.json")
+        return ShardTask(
+            store_uri=self._store.uri,
+            commit=commit,
+            gen=gen,
+            encoder=row["encoder"],
+            fingerprint=row["fingerprint"],
+            extractor=json.loads(storage.read_bytes(about))["extractor"],
+            dim=row["dim"],
+            split=row["split"],
+            shard=f"{folder}/{row['shard'].rpartition('/')[2]}",
+            items=items,
+        )
+
+    def made_again(self, row: Mapping[str, Any]) -> bytes | None:
+        """Return a sample's bytes from the new extraction, or None if it has none."""
+        if (row["video_id"], row["encoder"], row["fingerprint"]) not in self._segments:
+            return None
+        sample = make_sample(self.task(row, row["gen"], row["commit"], ()), self.item(row))
+        buffer = io.BytesIO()
+        writer = TarWriter(buffer)
+        for name, data in encode_sample(*sample):
+            writer.add(name, data)
+        return buffer.getvalue()
