@@ -88,6 +88,7 @@ def _details(row: dict[str, Any]) -> str:
         "attempts": row["attempts"],
         "first seen": _moment(row["first_s"]),
         "last seen": _moment(row["at_s"]),
+        "decoder": row["decoder"] or "-",
         "run": row["run_id"],
         "content": row["content_hash"],
         "message": row["message"],

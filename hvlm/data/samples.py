@@ -31,6 +31,7 @@ class SampleMeta:
         stride_s, clip_s, offset_s: the time grid of the rows, in seconds.
         timestamps_s: time of the first frame of each row, in seconds from the first frame of the video.
         span_s: the part of the video that the sample covers.
+        truncated: the file is damaged or cut: the features are of its decodable part, duration_s is that part's.
         annotations: `{"label", "segment": [start_s, end_s]}`, with "label_id" if the annotation file gives it.
         captions: `{"text", "segment"}`; summary: the video-level text; columns: further columns of the source list.
     """
@@ -51,6 +52,7 @@ class SampleMeta:
     offset_s: float
     timestamps_s: list[float]
     span_s: tuple[float, float]
+    truncated: bool = False
     l2_normalised: bool = False
     annotations: list[dict[str, Any]] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)

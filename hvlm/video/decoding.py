@@ -1,7 +1,7 @@
-"""Decode a segment once for all encoders, through one of two interchangeable backends."""
+"""Decode a segment once for all encoders, through one of three interchangeable backends."""
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,11 @@ class DecoderBackend(Protocol):
 
 
 def get_backend(name: BackendName) -> DecoderBackend:
-    """The backend called `name`."""
+    """The backend called `name`.
+
+    Raises:
+        UserError: there is none of this name, or what it needs is not installed.
+    """
     if name == "pyav":
         from hvlm.video.pyav_backend import PyAVBackend
 
@@ -39,7 +43,13 @@ def get_backend(name: BackendName) -> DecoderBackend:
         from hvlm.video.decord_backend import DecordBackend
 
         return DecordBackend()
-    raise UserError(what="decode.backend", got=repr(name), expected="decord or pyav", do="choose one of the two")
+    if name == "torchcodec":
+        from hvlm.video.torchcodec_backend import TorchCodecBackend
+
+        return TorchCodecBackend()
+    raise UserError(
+        what="decode.backend", got=repr(name), expected=f"one of {', '.join(get_args(BackendName))}", do="choose one"
+    )
 
 
 def decode_views(

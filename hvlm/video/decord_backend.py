@@ -1,13 +1,7 @@
-"""Decode with decord: it gets the packets of each run as a small video in memory and decodes them from first to last.
+"""Decode with decord: it gets the packets of each run as small videos in memory (`hvlm.video.chunks`)."""
 
-decord is never asked to seek or to choose a stream (see `hvlm.video.packets` for what it does then), so it returns the
-same frames as PyAV from every file.
-"""
-
-import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from collections.abc import Iterator
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -15,35 +9,15 @@ import av
 import decord
 import numpy as np
 import numpy.typing as npt
+from decord._ffi.base import DECORDLimitReachedError
 
 from hvlm.errors import Reason, VideoError
+from hvlm.video.chunks import read_batches, read_chunks
 from hvlm.video.index import open_video
 from hvlm.video.packets import FrameRequest, PacketReader, Run, plan_runs, truncated
 
-# A run is handed over in pieces of about this size, cut at keyframes, so that memory does not grow with its length.
-CHUNK_BYTES = 16_000_000
-# Frames are taken from decord in batches of this size.
-BATCH_BYTES = 8_000_000
-# Matroska takes every codec, but decord cannot open one of a few frames ("broken metadata"); MP4 can be that short.
-MP4_CODECS = frozenset({"h264", "hevc", "mpeg4", "av1", "vp9", "mpeg2video"})
-CONTAINERS = {"vp8": "ivf"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    pts: int
-    dts: int | None
-    duration: int
-    is_keyframe: bool
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    """Packets that decode on their own; the frames with pts from `end_pts` on belong to the next chunk."""
-
-    packets: list[_Packet]
-    end_pts: int | None
+# The share of frames that decord may replace by their neighbours; 0 and below mean any number.
+NO_FAULT = 1e-9
 
 
 class DecordBackend:
@@ -69,26 +43,31 @@ class DecordBackend:
                     for frame in decode_run(reader, run, request):
                         yield frame
                         done += 1
-        except decord.DECORDError as error:
+        except (decord.DECORDError, DECORDLimitReachedError) as error:
             raise truncated(request, done, _reason(error)) from error
         if done < len(request.frame_index):
             raise truncated(request, done, "the video ended")
 
 
 def _decode_run(reader: PacketReader, run: Run, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
-    """The wanted frames of one run; stops early when a packet or a frame is missing."""
-    wanted = run.frame_pts
-    for chunk in _chunks(reader.read_run(run, counted=False), run.seek_pts):
-        stored = np.sort(np.array([packet.pts for packet in chunk.packets], np.int64))
-        end = len(wanted) if chunk.end_pts is None else int(np.searchsorted(wanted, chunk.end_pts))
-        numbers = np.searchsorted(stored, wanted[:end])
-        lost = np.flatnonzero(~np.isin(wanted[:end], stored))
-        if len(numbers):
-            video = _open_chunk(chunk.packets, reader.stream)
-            yield from _read_frames(video, numbers[: lost[0]] if len(lost) else numbers)
-        if len(lost):
-            raise truncated(request, int(np.searchsorted(request.frame_pts, wanted[lost[0]])), "its packet is missing")
-        wanted = wanted[end:]
+    """The wanted frames of one run.
+
+    `get_batch` converts only the frames it is asked for to RGB, and where there is one keyframe it reads on.
+    (`skip_frames` with `next` would need no batches, but loses count after the first `next`.)
+
+    decord counts the frames that come out. FFmpeg drops a damaged HEVC frame in silence, and then decord returns frame
+    36 for frame 30. So the last frame of the chunk is read too: where one was dropped it cannot be, and `fault_tol`
+    makes decord say so instead of returning another.
+    """
+    for chunk in read_chunks(reader, run, request):
+        video: Any = decord.VideoReader(chunk.file, num_threads=1, fault_tol=NO_FAULT)
+        yield from read_batches(chunk.numbers, partial(_get_batch, video))
+        if chunk.numbers[-1] < len(chunk.times_s) - 1:
+            _get_batch(video, np.array([len(chunk.times_s) - 1]))
+
+
+def _get_batch(video: Any, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    return video.get_batch(numbers).asnumpy()
 
 
 def _decode_counted(reader: PacketReader, run: Run, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
@@ -102,63 +81,6 @@ def _decode_counted(reader: PacketReader, run: Run, request: FrameRequest) -> It
         frame = video.next()
         if number in wanted:
             yield frame.asnumpy()
-
-
-def _read_frames(video: Any, numbers: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.uint8]]:
-    """Frames `numbers` counted from the start.
-
-    `get_batch` converts only these to RGB, and where there is one keyframe it reads on. (`skip_frames` with `next`
-    would need no batches, but loses count after the first `next`.)
-    """
-    first, frame_bytes = 0, BATCH_BYTES
-    while first < len(numbers):
-        size = max(1, BATCH_BYTES // frame_bytes)
-        batch = video.get_batch(numbers[first : first + size]).asnumpy()
-        frame_bytes = batch[0].nbytes
-        yield from batch
-        first += size
-
-
-def _chunks(packets: Iterable[Any], seek_pts: int | None) -> Iterator[_Chunk]:
-    """Cut the packets of a run at keyframes into pieces of CHUNK_BYTES.
-
-    The keyframe of a cut stands in both pieces: frames shown before it but coded after it (open GOP) need it in the
-    first. At the start of a piece such frames are left out; they cannot be decoded there, and whether decord counts
-    them depends on the codec. All keyframes but the first are marked as ordinary frames, so that decord never seeks.
-    """
-    kept: list[_Packet] = []
-    size_bytes, cut = 0, None
-    for source in packets:
-        packet = _Packet(source.pts, source.dts, source.duration or 0, source.is_keyframe, bytes(source))
-        if seek_pts is not None and packet.pts < seek_pts:
-            continue
-        if cut is not None and packet.pts > cut.pts:
-            yield _Chunk(kept, cut.pts)
-            kept, size_bytes, seek_pts, cut = [cut], len(cut.data), cut.pts, None
-        kept.append(packet)
-        size_bytes += len(packet.data)
-        if cut is None and packet.is_keyframe and len(kept) > 1 and size_bytes > CHUNK_BYTES:
-            cut = packet
-    if kept:
-        yield _Chunk(kept, None)
-
-
-def _open_chunk(packets: list[_Packet], template: Any) -> Any:
-    """A decord reader over these packets, as a video of its own that starts at pts 0."""
-    memory = io.BytesIO()
-    first = min(packet.pts for packet in packets)
-    codec = template.codec_context.codec.canonical_name
-    container_format = "mp4" if codec in MP4_CODECS else CONTAINERS.get(codec, "matroska")
-    with av.open(memory, "w", format=container_format) as output:
-        stream = output.add_stream_from_template(template, opaque=True)
-        for packet in packets:
-            copy: Any = av.Packet(packet.data)
-            copy.stream, copy.time_base = stream, Fraction(template.time_base)
-            copy.pts, copy.dts = packet.pts - first, None if packet.dts is None else packet.dts - first
-            copy.duration, copy.is_keyframe = packet.duration, packet is packets[0]
-            output.mux(copy)
-    memory.seek(0)
-    return decord.VideoReader(memory, num_threads=1)
 
 
 def _reason(error: Exception) -> str:

@@ -4,7 +4,7 @@ import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -183,36 +183,48 @@ def probe_video(path: str | Path) -> ProbeResult:
         )
 
 
-def scan_video(path: str | Path) -> VideoIndex:
+def scan_video(path: str | Path, cut: bool = False) -> VideoIndex:
     """Read every packet of a video's best stream (not decoding it, but for one frame that tells the rotation).
 
+    Args:
+        path: local file.
+        cut: the file ends early and that is no failure: the frames that are there are listed, but for the last few,
+            between which others would have been shown.
+
     Raises:
-        VideoError: as `open_video` and `best_stream`; truncated when the file ends before what its own index lists, or
-            (MKV, WebM) clearly before the duration that it states; zero_frames; unreadable when the first frame cannot
-            be decoded.
+        VideoError: as `open_video` and `best_stream`; truncated when the file ends before what its own index lists,
+            before its stated size (AVI), or (MKV, WebM) clearly before its stated duration; zero_frames; unreadable
+            when the first frame cannot be decoded.
     """
     with open_video(path) as container:
         stream = best_stream(container, path)
-        _check_complete(stream, path)
+        if not cut:
+            _check_complete(stream, path)
+            if container.format.name == "avi":
+                _check_riff(path)
         stream_index, rotation = stream.index, _read_rotation(container, stream, path)
     with open_video(path) as container:
         stream = container.streams[stream_index]
-        packets = _read_packets(container, stream)
+        packets = _read_packets(container, stream, cut)
+        if cut:
+            packets = _leave_out_gaps(packets)
         if not any(not discard for discard in packets.discard):
             raise VideoError(Reason.ZERO_FRAMES, f"{path}: stream {stream.index} holds no displayed frame")
         index = _build_index(path, container.format.name, stream, packets, rotation)
         stated_s = (container.duration or 0) / 1e6
-    if container.format.name == _MATROSKA and not _has_whole_segment(path):
+    if not cut and container.format.name == _MATROSKA and not _has_whole_segment(path):
         _check_end(index, stated_s)
     return index
 
 
-def _read_packets(container: Any, stream: Any) -> _Packets:
+def _read_packets(container: Any, stream: Any, cut: bool) -> _Packets:
     for other in container.streams:
         if other.index != stream.index:
             other.discard = Discard.all
     packets = _Packets([], [], [], [], [])
     for packet in container.demux(stream):
+        if cut and packet.is_corrupt:
+            break  # the last packet of a file that is cut may be there in part
         if packet.size:
             packets.pts.append(packet.pts)
             packets.dts.append(packet.dts)
@@ -220,6 +232,19 @@ def _read_packets(container: Any, stream: Any) -> _Packets:
             packets.keyframe.append(packet.is_keyframe)
             packets.discard.append(packet.is_discard)
     return packets
+
+
+def _leave_out_gaps(packets: _Packets) -> _Packets:
+    """Mark the frames of a cut file as not shown that stand after one that is lost.
+
+    The last packets may be of frames shown later than others that are lost. A lost packet comes after the last dts, and
+    none is shown before its own.
+    """
+    last_dts = max((dts for dts in packets.dts if dts is not None), default=None)
+    if last_dts is None:
+        return packets
+    late = [pts is not None and pts > last_dts for pts in packets.pts]
+    return replace(packets, discard=[a or b for a, b in zip(packets.discard, late, strict=True)])
 
 
 def _read_rotation(container: Any, stream: Any, path: str | Path) -> int:
@@ -243,6 +268,16 @@ def _check_complete(stream: Any, path: str | Path) -> None:
             f"{path}: the file has {size_bytes} bytes, its index needs {needed_bytes}; "
             f"{lost} of {len(entries)} frames are missing",
         )
+
+
+def _check_riff(path: str | Path) -> None:
+    """An AVI states its size (in pieces of 1 GiB the first piece's); a recording that was never closed states 0."""
+    with open(path, "rb") as file:
+        head = file.read(8)
+    stated_bytes, size_bytes = 8 + int.from_bytes(head[4:8], "little"), Path(path).stat().st_size
+    if head[:4] == b"RIFF" and stated_bytes > size_bytes:
+        message = f"{path}: the file has {size_bytes} bytes, it states {stated_bytes}"
+        raise VideoError(Reason.TRUNCATED, message)
 
 
 def _has_whole_segment(path: str | Path) -> bool:

@@ -1,6 +1,6 @@
-"""The packets that wanted frames need, and no others: both decoder backends are fed from here.
+"""The packets that wanted frames need, and no others: all decoder backends are fed from here.
 
-One reader for both is what makes them agree. Left to itself decord seeks and then counts frames from
+One reader for all is what makes them agree. Left to itself decord seeks and then counts frames from
 where it believes it landed: measured on numbered frames it returns wrong ones in MPEG-TS, AVI and every open-GOP file
 (the x265 default), and it reads the whole file at each open.
 """
@@ -15,12 +15,16 @@ from av.stream import Discard
 
 from hvlm.errors import Reason, VideoError
 
-BackendName = Literal["decord", "pyav"]
+BackendName = Literal["decord", "pyav", "torchcodec"]
 
-# Starting a new run drains the decoder (and opens a new one in decord, 2 ms); decoding 16 small frames costs more.
+# Starting a new run drains the decoder (decord and torchcodec: a new one, 2 ms); decoding 16 small frames costs more.
 MIN_SKIPPED_FRAMES = 16
 # Reading past packets costs about 12 us each; below this distance that is cheaper than a seek.
 MIN_SEEK_S = 4.0
+# No packet of these codecs begins with zeros: such a one lies in a hole of the file (a download that left out a part).
+# A decoder may pass over it in silence and show the next frame as if nothing were missing.
+CODECS_WITHOUT_ZEROS = frozenset({"h264", "hevc", "mpeg4", "av1", "vp8", "vp9", "mpeg2video"})
+HOLE_BYTES = 64
 # Where a seek lands behind its target (by dts, not pts), it is tried again from here before it, then from the start.
 SEEK_BACK_S = 15.0
 
@@ -89,6 +93,7 @@ class PacketReader:
             if other.index != stream.index:
                 other.discard = Discard.all
         self._packets: Iterator[Any] = container.demux(stream)
+        self._has_no_zeros = stream.codec_context.codec.canonical_name in CODECS_WITHOUT_ZEROS
         self._last_pts: int | None = None
 
     def read_run(self, run: Run, counted: bool) -> Iterator[Any]:
@@ -102,6 +107,9 @@ class PacketReader:
             packet = self._next()
             if packet is None:
                 return
+            if self._has_no_zeros and not any(memoryview(packet)[:HOLE_BYTES]):
+                at_s = float((packet.pts or 0) * self.stream.time_base)
+                raise VideoError(Reason.TRUNCATED, f"{self._path}: the packet at {at_s:.3f} s lies in a hole of zeros")
             missing.discard(packet.pts)
             yield packet
 

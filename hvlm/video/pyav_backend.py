@@ -39,12 +39,17 @@ def _decode_run(reader: PacketReader, run: Run, request: FrameRequest, done: int
     """The wanted frames of one run."""
     found = 0
     shown = 0
+    damaged = False
     try:
         for frame in _decode_packets(reader, run, request.counted):
+            # FFmpeg fills what it cannot decode from other frames and marks that frame, not those that lean on it.
+            damaged = frame.is_corrupt or (damaged and not frame.key_frame)
             at = shown if request.counted else frame.pts
             shown += 1
             wanted = run.frame_index[found] if request.counted else run.frame_pts[found]
             if at == wanted:
+                if damaged:
+                    raise truncated(request, done + found, "it, or a frame it leans on, is damaged")
                 found += 1
                 yield frame
             elif at is not None and at > wanted:

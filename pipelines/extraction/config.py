@@ -9,6 +9,7 @@ from pydantic import Discriminator
 from hvlm.config import Config, require
 from hvlm.encoders.c3d import C3DConfig
 from hvlm.encoders.clip import ClipConfig
+from hvlm.video.packets import BackendName
 from infra.cluster import ClusterConfig
 from pipelines.extraction.sandbox import DecodeLimits
 from pipelines.store.publish import PublishConfig
@@ -21,9 +22,11 @@ EncoderConfig = Annotated[ClipConfig | C3DConfig, Discriminator("kind")]
 class DecodeConfig(Config):
     """How videos are decoded."""
 
-    backend: Literal["decord", "pyav"] = "pyav"
+    backend: BackendName = "pyav"
     segment_s: float = 60.0
     """A long video is decoded in segments of this many seconds; one segment's frames are what a worker holds."""
+    on_truncated: Literal["quarantine", "salvage"] = "quarantine"
+    """A video that is damaged or cut: into quarantine whole, or its part before the damage is extracted and marked."""
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     """What a decoder may use before it is killed and its video goes into quarantine."""
 

@@ -34,6 +34,8 @@ class Decoder:
     segment_s: float
     views: dict[str, FrameView]
     limits: DecodeLimits = field(default_factory=DecodeLimits)
+    salvage: bool = False
+    """Take what can be decoded of each video, up to its first damage, instead of failing there."""
 
     def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
         for row in work.to_pylist():
@@ -46,6 +48,8 @@ class Decoder:
         except SandboxError:
             raise  # the machine's fault: it ends the job, no video is blamed
         except VideoError as error:
+            if self.salvage and error.reason is Reason.TRUNCATED:  # it is not tried a third time
+                error = VideoError(Reason.UNREADABLE, f"nothing could be salvaged: {error.message}")
             yield self._failed(identity, error)
         except OSError as error:
             yield self._failed(identity, storage.unreadable(error, work["uri"]))
@@ -79,11 +83,12 @@ class Decoder:
 
     def _index(self, path: str, content_hash: str) -> VideoIndex:
         """Return the video's index, kept per worker process for the next parts of the same video."""
-        known = _indexes.pop(content_hash, None) or process_sandbox(self.limits).scan(path)
-        _indexes[content_hash] = replace(known, path=path)
+        key, sandbox = (content_hash, self.salvage), process_sandbox(self.limits)
+        known = _indexes.pop(key, None) or (sandbox.salvage(path) if self.salvage else sandbox.scan(path))
+        _indexes[key] = replace(known, path=path)
         if len(_indexes) > _KEPT_INDEXES:
             _indexes.popitem(last=False)
-        return _indexes[content_hash]
+        return _indexes[key]
 
     def _decode_segment(
         self, identity: dict[str, Any], index: VideoIndex, segment: SegmentPlan, needed: list[str]
@@ -129,4 +134,4 @@ def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:
     )
 
 
-_indexes: OrderedDict[str, VideoIndex] = OrderedDict()
+_indexes: OrderedDict[tuple[str, bool], VideoIndex] = OrderedDict()

@@ -18,6 +18,7 @@ from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
 from pipelines.extraction.prediction import PREDICTED_FROM, Prediction, predict
 from pipelines.extraction.run import encoder_columns, layout_of
+from pipelines.extraction.salvage import held_back, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.work import work_table
 from pipelines.store.catalog import FeatureStore, StoreFrames
@@ -36,10 +37,12 @@ class Preview:
     """A plan with its estimates.
 
     Args:
-        plan: as the job would make it; a new file that was not opened counts as new content. tombstoned: videos that
-        the source no longer lists. num_unread: new or touched files that were not opened; their hours are the mean of
-        the opened ones. predicted: what it comes to; its seconds are those that this machine would take, from timing a
-        few videos, None if none could be timed.
+        plan: as the job would make it; a new file that was not opened counts as new content.
+        tombstoned: videos that the source no longer lists.
+        num_unread: new or touched files that were not opened; their hours are the mean of the opened ones.
+        num_salvaged: damaged or cut videos in quarantine of which a part would be extracted.
+        predicted: what the plan comes to; its seconds are those that this machine would take, from timing a few
+            videos, None if none could be timed.
     """
 
     config: ExtractConfig
@@ -47,6 +50,7 @@ class Preview:
     listing: SourceListing
     tombstoned: int
     num_unread: int
+    num_salvaged: int
     predicted: Prediction
 
 
@@ -64,8 +68,9 @@ def preview(config: ExtractConfig) -> Preview:
     videos = _videos_after(frames.videos, diff, read)
     failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
     fingerprints = {name: column.fingerprint for name, column in columns.items()}
+    after = StoreFrames(videos, frames.staged, frames.samples, failures)
     plan = make_plan(
-        StoreFrames(videos, frames.staged, frames.samples, failures),
+        after,
         fingerprints,
         dict.fromkeys(fingerprints, layout_of(config)),
         config.publish.splits,
@@ -78,8 +83,14 @@ def preview(config: ExtractConfig) -> Preview:
         listing=listing,
         tombstoned=diff.gone.height,
         num_unread=diff.to_hash.height - len(read),
+        num_salvaged=_num_salvaged(config, after, plan, fingerprints),
         predicted=replace(predicted, seconds=_rough_seconds(config, plan, predicted.hours)),
     )
+
+
+def _num_salvaged(config: ExtractConfig, frames: StoreFrames, plan: Plan, fingerprints: dict[str, str]) -> int:
+    candidates = held_back(plan) if config.decode.on_truncated == "salvage" else set()
+    return salvage_todo(frames, candidates, fingerprints, layout_of(config), config.publish.splits).height
 
 
 def _frames(config: ExtractConfig) -> StoreFrames:

@@ -46,9 +46,11 @@ def preview_report(preview: Preview) -> str:
     if preview.tombstoned:
         lines.append(f"  {preview.tombstoned} videos are gone from the source: they become tombstones")
     lines += _source_findings(preview.listing)
+    if preview.num_salvaged:
+        lines.append(f"  {preview.num_salvaged} damaged or cut videos: the part before the damage is extracted")
     foretold = preview.predicted
     if plan.todo.is_empty():
-        lines.append("nothing to extract")
+        lines.append("nothing else to extract" if preview.num_salvaged else "nothing to extract")
     else:
         rough = "unknown" if foretold.seconds is None else f"{_span(foretold.seconds)} on this machine"
         lines.append(
@@ -80,6 +82,11 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
             f"  extracted  {report.num_done} videos, {report.num_frames} frames in {_span(report.extract_s)} "
             f"({rate:.0f} frames/s with start-up), {len(report.failures)} failed"
         )
+    kept = (
+        f"{video_id}: {_span(kept_s)}" + (f" of {_span(stated_s)}" if stated_s else "")
+        for video_id, (kept_s, stated_s) in sorted(report.salvaged.items())
+    )
+    lines += listed("salvaged", "damaged or cut videos: the part before the damage was extracted", kept, SHOWN)
     reasons = Counter(str(row["reason"]) for row in report.failures)
     lines += [f"    {count} × {reason}" for reason, count in sorted(reasons.items())]
     lines.append(

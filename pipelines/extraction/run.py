@@ -6,6 +6,7 @@ run sweeps what was not committed and goes on with what is missing. With nothing
 
 import json
 import logging
+import math
 import time
 import uuid
 from collections import Counter
@@ -17,18 +18,20 @@ from typing import Any
 import polars as pl
 
 from hvlm.encoders.registry import describe_encoder
-from hvlm.errors import JobError
+from hvlm.errors import JobError, Reason
 from hvlm.video.decoding import get_backend
 from infra import retries
 from infra.cluster import connect, require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages, extraction_dataset
+from pipelines.extraction.decode_stage import STAGE as DECODE_STAGE
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.ledger import Ledger
 from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.remembered import remember_config
 from pipelines.extraction.resources import encoder_pool
+from pipelines.extraction.salvage import held_back, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.staging_stage import StagedEncoder
 from pipelines.extraction.work import work_table
@@ -41,7 +44,7 @@ from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
-from pipelines.store.staging import sweep_orphans
+from pipelines.store.staging import SALVAGED, sweep_orphans
 
 logger = logging.getLogger(__name__)
 VIDEOS_PER_WAVE = 50_000  # one Ray Data execution holds the work rows and outcomes of this many videos at once
@@ -69,6 +72,8 @@ class ExtractReport:
     failures: list[dict[str, Any]] = field(default_factory=list)
     num_retries: int = 0
     """storage calls that failed for the moment and were made again, here and in Ray's workers"""
+    salvaged: dict[str, tuple[float, float | None]] = field(default_factory=dict)
+    """video_id → seconds that were kept, seconds that the file states"""
     extract_s: float = 0.0
     total_s: float = 0.0
 
@@ -115,6 +120,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
         todo = run.readable(plan.todo)
         for start in range(0, todo.height, VIDEOS_PER_WAVE):
             run.wave(plan, todo.slice(start, VIDEOS_PER_WAVE))
+        run.salvage(plan)
         extract_s = time.monotonic() - extract_started
         run.check_whole(plan)
         published = publish(run.store, config.publish, run.columns, run.map_tasks)
@@ -129,6 +135,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
             predicted=replace(predicted, seconds=run.pace.predicted_s) if predicted else None,
             failures=run.failures,
             num_retries=retries.take(),
+            salvaged=run.salvaged,
             extract_s=extract_s,
             total_s=time.monotonic() - started,
         )
@@ -148,6 +155,8 @@ class _Run:
         self.pace = Pace(total_s=0.0)
         self.unread: list[str] = []
         self.failures: list[dict[str, Any]] = []
+        self.salvaged: dict[str, tuple[float, float | None]] = {}
+        self._again: set[str] = set()  # the videos that are salvaged: what they were before counts no more
         self._stack, self._connected = stack, False
 
     def snapshot(self) -> SnapshotSummary:
@@ -185,14 +194,29 @@ class _Run:
         seen = self.listing.frame.select("video_id", "size_bytes", "stamp")
         return todo.join(seen.filter(~pl.col("video_id").is_in(self.unread)), on="video_id", maintain_order="left")
 
-    def wave(self, plan: Plan, todo: pl.DataFrame) -> None:
-        """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos."""
+    def salvage(self, plan: Plan) -> None:
+        """Extract what can be decoded of the videos that are, or were just put, in quarantine as truncated."""
+        candidates = held_back(plan) | {row["video_id"] for row in self.failures if row["reason"] == Reason.TRUNCATED}
+        if self.config.decode.on_truncated != "salvage" or not candidates:
+            return
+        fingerprints = {name: column.fingerprint for name, column in self.columns.items()}
+        frames, layout = self.store.frames(), layout_of(self.config)
+        todo = self.readable(salvage_todo(frames, candidates, fingerprints, layout, self.config.publish.splits))
+        self._again = set(todo["video_id"])
+        judged_again = [row for row in self.failures if row["video_id"] in self._again]
+        self.failures = [row for row in self.failures if row["video_id"] not in self._again]
+        self.num_failed -= len(judged_again)
+        for start in range(0, todo.height, VIDEOS_PER_WAVE):
+            self.wave(plan, todo.slice(start, VIDEOS_PER_WAVE), salvage=True)
+
+    def wave(self, plan: Plan, todo: pl.DataFrame, salvage: bool = False) -> None:
+        """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos, or what can be decoded of them."""
         self._connect()
         outcomes = Outcomes.of(todo)
-        dataset = extraction_dataset(
-            work_table(todo, self.config.decode.segment_s),
-            stages_of(self.config, self.columns, self.store.uri, self.run_id),
-        )
+        # A video is salvaged by one worker: each would decode it from its start to find where it ends.
+        work = work_table(todo, math.inf if salvage else self.config.decode.segment_s)
+        stages = stages_of(self.config, self.columns, self.store.uri, self.run_id, salvage)
+        dataset = extraction_dataset(work, stages)
         committed = time.monotonic()
         try:
             with Progress(num_videos=todo.height) as progress:
@@ -214,14 +238,17 @@ class _Run:
         self.video_s += outcomes.video_s
         self.num_failed += len(outcomes.ledger.failures)
         self.failures += outcomes.ledger.failures.values()
+        if salvage:
+            stated = dict(todo.select("video_id", "duration_s").iter_rows())
+            kept = {name: value for name, value in outcomes.kept_s.items() if name not in outcomes.ledger.failures}
+            self.salvaged |= {name: (kept_s, stated[name]) for name, kept_s in kept.items()}
 
     def check_whole(self, plan: Plan) -> None:
         """Judge the run's failures, and the whole quarantine, before anything is published.
 
         Running again must not turn a failed run into a good one: what an earlier run put into quarantine counts too.
         """
-        old = plan.status.filter((pl.col("status") == "failed_before") & ~pl.col("runs"))["video_id"].n_unique()
-        failed = old + self.num_failed + len(self.unread)
+        failed = len(held_back(plan) - self._again) + self.num_failed + len(self.unread)
         done = plan.status.filter(pl.col("status").is_in(["done", "staged", "relabelled"])).height
         if failed and not done and not self.num_done:
             listed = self.listing.frame.height
@@ -229,7 +256,10 @@ class _Run:
         self._require_budget(plan, failed, [])
 
     def _check_budget(self, plan: Plan, in_wave: list[dict[str, Any]]) -> None:
-        self._require_budget(plan, len(self.failures) + len(in_wave), in_wave)
+        failed = [*self.failures, *in_wave]
+        if self.config.decode.on_truncated == "salvage":  # these are not lost yet
+            failed = [row for row in failed if row["reason"] != Reason.TRUNCATED]
+        self._require_budget(plan, len(failed), in_wave)
 
     def _require_budget(self, plan: Plan, failed: int, in_wave: list[dict[str, Any]]) -> None:
         planned = plan.num_videos + len(self.unread)
@@ -262,6 +292,8 @@ class _Run:
         """
         stage, _, encoder = failure["stage"].partition(":")
         shared = {name: failure[name] for name in ("video_id", "uri", "content_hash", "reason", "permanent", "message")}
+        if stage == DECODE_STAGE:
+            shared["decoder"] = "{backend} {version}".format(**next(iter(self.columns.values())).identity["decoder"])
         return [
             {
                 **shared,
@@ -294,6 +326,7 @@ class Outcomes:
     """Seconds of video that came out; of what half its encoders are through with, the half."""
     staged: list[dict[str, Any]] = field(default_factory=list)
     failed: list[dict[str, Any]] = field(default_factory=list)
+    kept_s: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, todo: pl.DataFrame) -> "Outcomes":
@@ -310,6 +343,7 @@ class Outcomes:
                 self.ledger.staged(row)
                 self.staged.append(row)
                 self.video_s += row["duration_s"] / row["num_segments"] / self.num_encoders[row["video_id"]]
+                self.kept_s[row["video_id"]] = row["duration_s"]
             elif self.ledger.failed(row | {"uri": self.uris[row["video_id"]]}):
                 self.failed.append(self.ledger.failures[row["video_id"]])
         return sum(outcome["num_frames"] for outcome in outcomes)
@@ -325,8 +359,13 @@ def new_run_id() -> str:
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
 
 
-def stages_of(config: ExtractConfig, columns: dict[str, EncoderColumn], store_uri: str, run_id: str) -> Stages:
+def stages_of(
+    config: ExtractConfig, columns: dict[str, EncoderColumn], store_uri: str, run_id: str, salvage: bool = False
+) -> Stages:
     """Return the settings of the pipeline's stages on the cluster that is connected.
+
+    Args:
+        salvage: take what can be decoded of damaged videos.
 
     Raises:
         UserError: the cluster lacks what the stages ask for.
@@ -336,13 +375,14 @@ def stages_of(config: ExtractConfig, columns: dict[str, EncoderColumn], store_ur
         {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
         | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
     )
-    layout = layout_of(config)
+    layout = layout_of(config) + (SALVAGED if salvage else "")
     return Stages(
         decoder=Decoder(
             backend=config.decode.backend,
             segment_s=config.decode.segment_s,
             views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
             limits=config.decode.limits,
+            salvage=salvage,
         ),
         encoders=config.encoders,
         store_uri=store_uri,

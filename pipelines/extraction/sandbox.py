@@ -53,14 +53,27 @@ class SandboxError(JobError):
     """The child process cannot be started: no fault of any video."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Child:
+    """A running child; objects go through the connection, file descriptors through its socket."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    socket: socket.socket
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+        self.socket.close()
+
+
 class Sandbox:
     """A child process that scans and decodes; started when it is first needed, replaced when it is gone."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self.limits = limits
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
-        self._socket: socket.socket | None = None
+        self._child: _Child | None = None
 
     def scan(self, path: str) -> VideoIndex:
         """Return `scan_video(path)`.
@@ -69,6 +82,15 @@ class Sandbox:
             VideoError: as `scan_video`; timeout, out_of_memory, crashed.
         """
         index: VideoIndex = self._call(path, ("scan", path), None)
+        return index
+
+    def salvage(self, path: str) -> VideoIndex:
+        """Return `salvage_video(path)`.
+
+        Raises:
+            VideoError: as `salvage_video`; timeout, out_of_memory, crashed.
+        """
+        index: VideoIndex = self._call(path, ("salvage", path), None)
         return index
 
     def probe(self, path: str) -> ProbeResult:
@@ -115,65 +137,59 @@ class Sandbox:
 
     def close(self) -> None:
         """End the child."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        if self._connection is not None:
-            self._connection.close()
-        if self._socket is not None:
-            self._socket.close()
-        self._process = self._connection = self._socket = None
+        if self._child is not None:
+            self._child.end()
+        self._child = None
 
     def _call(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
-        if self._process is None or self._process.poll() is not None:
-            self._start()
-        if self._connection is None or self._socket is None:
-            raise SandboxError("the decoding process has no connection")
+        child = self._living_child()
         try:
-            self._connection.send(request)
+            child.connection.send(request)
             if memory is not None:
-                socket.send_fds(self._socket, [b"m"], [memory])
-            if not self._connection.poll(self.limits.timeout_s):
+                socket.send_fds(child.socket, [b"m"], [memory])
+            if not child.connection.poll(self.limits.timeout_s):
                 self.close()
                 message = f"{path}: still at it after decode.limits.timeout_s={self.limits.timeout_s:g} s; killed"
                 raise VideoError(Reason.TIMEOUT, message)
-            answer = self._connection.recv()
+            answer = child.connection.recv()
         except (EOFError, OSError) as error:
-            raise self._obituary(path) from error
+            raise self._obituary(path, child) from error
         if isinstance(answer, VideoError):
             if answer.reason is Reason.OUT_OF_MEMORY:
                 self.close()  # what it allocated before may still be there
             raise answer
         return answer
 
-    def _start(self) -> None:
+    def _living_child(self) -> "_Child":
+        if self._child is not None and self._child.process.poll() is None:
+            return self._child
         self.close()
         ours, theirs = socket.socketpair()
         command = _COMMAND.format(handle=theirs.fileno(), memory_bytes=int(self.limits.memory_gib * 2**30))
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", command],
             pass_fds=[theirs.fileno()],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        self._socket, self._connection = ours, Connection(os.dup(ours.fileno()))
-        if not self._connection.poll(_START_S):
+        self._child = _Child(process, Connection(os.dup(ours.fileno())), ours)
+        if not self._child.connection.poll(_START_S):
             self.close()
             raise SandboxError(f"the decoding process did not start within {_START_S:g} s")
         try:
-            self._connection.recv()
+            self._child.connection.recv()
         except (EOFError, OSError) as error:
-            code = self._process.wait()
+            code = process.wait()
             self.close()
             raise SandboxError(
                 f"the decoding process ended with {code} while it started; its message is above"
             ) from error
+        return self._child
 
-    def _obituary(self, path: str) -> VideoError:
+    def _obituary(self, path: str, child: "_Child") -> VideoError:
         """Return why the child died, and forget it."""
-        process = self._process
-        code = process.wait() if process is not None else 0
+        code = child.process.wait()
         self.close()
         if code == -signal.SIGKILL:  # not by us: the kernel ran out of memory
             return VideoError(Reason.OUT_OF_MEMORY, f"{path}: the system killed the decoding process", permanent=False)

@@ -14,6 +14,7 @@ import numpy as np
 from hvlm.errors import Reason, VideoError
 from hvlm.video.decoding import decode_views
 from hvlm.video.index import probe_video, scan_video
+from hvlm.video.salvage import salvage_video
 
 _PR_SET_PDEATHSIG = 1
 
@@ -43,6 +44,8 @@ def _answer(request: tuple[Any, ...], memory: int | None) -> Any:
     try:
         if request[0] == "scan":
             return scan_video(request[1])
+        if request[0] == "salvage":
+            return salvage_video(request[1])
         if request[0] == "probe":
             return probe_video(request[1])
         return _decode(request[2:], memory)

@@ -175,7 +175,8 @@ class FeatureStore:
         known = {tuple(row[name] for name in _FAILURE_KEY): row["attempts"] for row in self.failures().to_dicts()}
         full = []
         for row in rows:
-            values = {"run_id": "", "uri": "", "content_hash": "", "encoder": "", "fingerprint": ""} | dict(row)
+            values = {"run_id": "", "uri": "", "content_hash": "", "encoder": "", "fingerprint": "", "decoder": ""}
+            values |= row
             key = tuple(values[name] for name in _FAILURE_KEY)
             known[key] = known.get(key, 0) + 1
             full.append(values | {"attempts": known[key], "at_s": time.time()})
@@ -271,7 +272,12 @@ class FeatureStore:
             ) from error
 
     def _scan(self, name: str, version: int | None = None) -> pl.LazyFrame:
-        return pl.scan_delta(self._table(name, version)).select(list(TABLES[name]))
+        frame = pl.scan_delta(self._table(name, version))
+        present = frame.collect_schema()
+        return frame.select(
+            pl.col(column) if column in present else pl.lit(None, kind).alias(column)
+            for column, kind in TABLES[name].items()
+        )
 
     def _typed(self, name: str, rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         for row in rows:
@@ -284,7 +290,9 @@ class FeatureStore:
             return
         self.check_lease()
         with clean_errors(self._table_uri(name)):
-            write_deltalake(self._table_uri(name), frame.select(_typed_columns(name)), mode="append")
+            write_deltalake(
+                self._table_uri(name), frame.select(_typed_columns(name)), mode="append", schema_mode="merge"
+            )
 
 
 def _typed_columns(name: str) -> list[pl.Expr]:

@@ -1,4 +1,7 @@
-"""The explicit schema of every catalog table. A column that changes meaning raises SCHEMA_VERSION."""
+"""The explicit schema of every catalog table. A column that changes meaning raises SCHEMA_VERSION.
+
+A column that an older table lacks reads as null there, and the first row that is appended adds it.
+"""
 
 import polars as pl
 
@@ -88,6 +91,7 @@ FAILURES: dict[str, pl.DataType] = {
     "fingerprint": pl.String(),
     "reason": pl.String(),
     "message": pl.String(),
+    "decoder": pl.String(),  # its name and version, of decode failures; null in rows of stores that did not say it
     "permanent": pl.Boolean(),  # null: released, the failure counts no more
     "attempts": pl.Int64(),
     "at_s": pl.Float64(),  # Unix time

@@ -16,7 +16,7 @@ from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
 from pipelines.store.odd_rows import OddRows
-from pipelines.store.staging import read_segment
+from pipelines.store.staging import SALVAGED, read_segment
 
 
 class DamagedShardError(JobError):
@@ -164,7 +164,10 @@ def _from_staging(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.floa
         parts.append(features)
         times.append(times_s)
         next_row += row["num_rows"]
-    timing = {name: item.segments[0][name] for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s")}
+    timing: dict[str, Any] = {
+        name: item.segments[0][name] for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s")
+    }
+    timing["truncated"] = item.segments[0]["layout"].endswith(SALVAGED)
     return np.concatenate(parts), timing | {"timestamps_s": np.concatenate(times).tolist()}
 
 
@@ -182,9 +185,8 @@ def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.fl
         raise ValueError(
             f"{shard} has the fingerprint {meta.fingerprint} for '{meta.video_id}', the catalog says {task.fingerprint}"
         )
-    return features, {
-        name: getattr(meta, name) for name in ("duration_s", "fps", "stride_s", "clip_s", "offset_s", "timestamps_s")
-    }
+    copied = ("duration_s", "fps", "stride_s", "clip_s", "offset_s", "timestamps_s", "truncated")
+    return features, {name: getattr(meta, name) for name in copied}
 
 
 def _damaged(uri: str, video_id: str, found: str) -> DamagedShardError:

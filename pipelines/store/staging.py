@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = "staging"
 FEATURES_FOLDER = "features"
+# Ends the layout of segments that are made of the decodable part of a damaged video: they go together with no others.
+SALVAGED = ",salvaged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

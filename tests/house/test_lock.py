@@ -20,6 +20,8 @@ PINS = {
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"] + PROJECT["optional-dependencies"]["s3"]
+# Imported where it is installed; its version hangs on torch's, and it needs an FFmpeg of the system: not locked.
+OPTIONAL = {"torchcodec"}
 NEEDED_UNIMPORTED = {
     "decord2": "imported as decord",
     "ftfy": "open_clip's tokenizer",
@@ -75,7 +77,8 @@ def test_every_import_is_declared():
     """Found through what is installed: import name -> distribution -> pyproject.toml."""
     declared = {canonicalize_name(Requirement(line).name) for line in DECLARED}
     providers = packages_distributions()
-    known = {*sys.stdlib_module_names, *PACKAGES, "tests"}
+    known = {*sys.stdlib_module_names, *PACKAGES, *OPTIONAL, "tests"}
+    assert set(PROJECT["optional-dependencies"]) >= OPTIONAL
     undeclared = {}
     for path in product_files() + files_of_tests():
         for name in top_level_imports(tree(path)) - known:

@@ -16,7 +16,7 @@ def world(tmp_path: Path) -> World:
     world = World(tmp_path / "store")
     world.add(*ids(3))
     world.snapshot()
-    fail(world, "video000", message="12 frames are missing")
+    fail(world, "video000", message="12 frames are missing", decoder="pyav 18.1.0 (FFmpeg 8.1.2)")
     fail(world, "video001", reason="unreadable", permanent=False)
     return world
 
@@ -32,6 +32,7 @@ def test_list_and_show(world: World, capsys: pytest.CaptureFixture[str]) -> None
     assert "video000  truncated (permanent, 1×, 20" in listed and "12 frames are missing" in listed
     assert "is tried again" in listed
     shown = run(world, capsys, "show", reason="truncated")
+    assert "decoder     pyav 18.1.0 (FFmpeg 8.1.2)" in shown
     assert "/v/video000.mp4" in shown and "first seen" in shown and "video001" not in shown
 
 

@@ -79,13 +79,17 @@ def write_video(path: Path, recipe: Recipe) -> Path:
 X264 = {"g": "12", "bf": "3", "crf": "18", "preset": "veryfast"}
 VP8 = {"g": "12", "deadline": "good", "auto-alt-ref": "1", "lag-in-frames": "10"}
 MPEG4 = {"g": "12", "bf": "2", "q": "3"}
+# Alternate reference frames: packets that show two frames or none.
+VP9 = {"g": "12", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "10"}
+X265 = "keyint=12:log-level=none:bframes=3"
 CFR = tuple(range(0, 60 * 40, 40))
+VFR = tuple(int(40 * k + 37 * (k // 7) + 11 * (k % 3)) for k in range(60))
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "cfr": ("mp4", Recipe(pts=CFR, options={"g": "12", "bf": "0"})),
     "bframes": ("mp4", Recipe(pts=CFR, options=X264)),
     "bpyramid": ("mkv", Recipe(pts=CFR, options=X264 | {"x264-params": "b-pyramid=normal:keyint=15:scenecut=0"})),
     "opengop": ("mp4", Recipe(pts=CFR, options=X264 | {"x264-params": "open-gop=1:keyint=12:scenecut=0:bframes=3"})),
-    "vfr": ("mp4", Recipe(pts=tuple(int(40 * k + 37 * (k // 7) + 11 * (k % 3)) for k in range(60)), options=X264)),
+    "vfr": ("mp4", Recipe(pts=VFR, options=X264)),
     "first_pts": ("mkv", Recipe(pts=tuple(range(1500, 1500 + 60 * 40, 40)), options=X264)),
     "first_pts_mp4": ("mp4", Recipe(pts=tuple(range(1500, 1500 + 60 * 40, 40)), options=X264)),
     "ts": ("ts", Recipe(pts=CFR, options=X264)),
@@ -93,14 +97,27 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
         "mp4",
         Recipe(pts=tuple(range(0, 60 * 1001, 1001)), time_base=Fraction(1, 30000), options=X264),
     ),
+    "rate_23_976": (
+        "mkv",
+        Recipe(pts=tuple(range(0, 60 * 1001, 1001)), time_base=Fraction(1, 24000), options=X264),
+    ),
+    "below_1_fps": ("mp4", Recipe(pts=tuple(range(0, 60 * 2500, 2500)), options=X264)),
+    "vfr_webm": ("webm", Recipe(pts=VFR, codec="libvpx-vp9", options=VP9)),
     "rotated_90": ("mp4", Recipe(pts=CFR, options=X264, rotation=90)),
     "rotated_180": ("mp4", Recipe(pts=CFR, options=X264, rotation=180)),
     "rotated_270": ("mp4", Recipe(pts=CFR, options=X264, rotation=270)),
     "odd_size": ("mp4", Recipe(pts=CFR, codec="mpeg4", size=(161, 127), options={"g": "12", "q": "3"})),
     "odd_444": ("mkv", Recipe(pts=CFR, size=(163, 129), pix_fmt="yuv444p", options=X264)),
     "ten_bit": ("mp4", Recipe(pts=CFR, pix_fmt="yuv420p10le", options=X264)),
-    "hevc": ("mp4", Recipe(pts=CFR, codec="libx265", options={"x265-params": "keyint=12:log-level=none:bframes=3"})),
+    "hevc": ("mp4", Recipe(pts=CFR, codec="libx265", options={"x265-params": X265})),
+    "hevc_opengop": (
+        "mp4",
+        Recipe(pts=CFR, codec="libx265", options={"x265-params": f"{X265}:open-gop=1:scenecut=0"}),
+    ),
+    "hevc_ten_bit": ("mkv", Recipe(pts=CFR, codec="libx265", pix_fmt="yuv420p10le", options={"x265-params": X265})),
     "vp9": ("webm", Recipe(pts=CFR, codec="libvpx-vp9", options={"g": "12", "deadline": "realtime", "cpu-used": "8"})),
+    "vp9_altref": ("webm", Recipe(pts=CFR, codec="libvpx-vp9", options=VP9)),
+    "av1": ("mkv", Recipe(pts=CFR, codec="libsvtav1", options={"g": "12", "preset": "10"})),
     "vp8": ("webm", Recipe(pts=CFR, codec="libvpx", options=VP8)),
     "mpeg4_avi": ("avi", Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)),
     "mpeg4_bframes": ("mp4", Recipe(pts=CFR, codec="mpeg4", options=MPEG4)),
@@ -113,6 +130,15 @@ def cut_with_edit_list(path: Path, frames: int) -> Path:
     at = data.index(b"elst") + 12
     duration, media_time = struct.unpack_from(">Ii", data, at)
     struct.pack_into(">Ii", data, at, duration - frames * 40, media_time + frames * 640)
+    path.write_bytes(data)
+    return path
+
+
+def lie_about_frames(path: Path, stated: int) -> Path:
+    """Make the header of an AVI state another number of frames than it holds."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"strh") + 8 + 32  # dwLength of the stream header
+    data[at : at + 4] = stated.to_bytes(4, "little")
     path.write_bytes(data)
     return path
 
@@ -143,3 +169,14 @@ def request_frames(index: VideoIndex, frame_index: list[int]) -> FrameRequest:
         seek_pts=index.pts[seeks],
         counted=index.counted,
     )
+
+
+def damage_frame(path: Path, number: int, kept_bytes: int = 4) -> Path:
+    """Overwrite the packet of frame `number` of an MP4 (frame numbers in order of pts) with zeros after its length."""
+    with av.open(str(path)) as container:
+        packets = sorted((p.pts, p.pos, p.size) for p in container.demux(video=0) if p.size)
+    _, at, size = packets[number]
+    data = bytearray(path.read_bytes())
+    data[at + kept_bytes : at + size] = bytes(size - kept_bytes)
+    path.write_bytes(data)
+    return path

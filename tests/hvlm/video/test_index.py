@@ -10,7 +10,7 @@ import pytest
 from hvlm.errors import Reason, VideoError
 from hvlm.video import index as index_module
 from hvlm.video.index import probe_video, scan_video
-from tests.hvlm.video.numbered import RECIPES, Recipe, cut_with_edit_list, write_audio, write_video
+from tests.hvlm.video.numbered import RECIPES, Recipe, cut_with_edit_list, lie_about_frames, write_audio, write_video
 
 # name, codec, upright width, upright height, rotation, frames, frames / duration
 REAL = [
@@ -71,11 +71,7 @@ def test_frames_hidden_by_an_edit_list_are_not_counted(tmp_path: Path):
 
 
 def test_a_frame_count_that_lies_is_not_believed(tmp_path: Path):
-    path = write_video(tmp_path / "lies.avi", RECIPES["mpeg4_avi"][1])
-    data = bytearray(path.read_bytes())
-    at = data.index(b"strh") + 8 + 32  # dwLength of the stream header
-    data[at : at + 4] = (1000).to_bytes(4, "little")
-    path.write_bytes(data)
+    path = lie_about_frames(write_video(tmp_path / "lies.avi", RECIPES["mpeg4_avi"][1]), 1000)
     assert probe_video(path).num_frames == 1000
     assert scan_video(path).num_frames == 60
 

@@ -15,11 +15,11 @@ from pipelines.extraction.config import ExtractConfig
 Config = Callable[..., ExtractConfig]
 
 
-def write_video(path: Path, seconds: float = 2.0, fps: int = 10, seed: int = 0) -> Path:
+def write_video(path: Path, seconds: float = 2.0, fps: int = 10, seed: int = 0, moov_first: bool = False) -> Path:
     """Write an mp4 of moving noise."""
     rng = np.random.default_rng(seed)
     picture = rng.integers(0, 256, (64, 96, 3), np.uint8)
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options={"movflags": "faststart"} if moov_first else {}) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps))
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         for number in range(int(seconds * fps)):

@@ -21,7 +21,7 @@ GOOD = {
         ({"encoders": {"clip": {"kind": "vit"}}}, "'clip', 'c3d'"),
         ({"encoders": {"clip": {"kind": "clip", "modle": "m"}}}, "modle is not a known key"),
         ({"decode": {"segment_s": 0.2}}, "segment_s"),
-        ({"decode": {"backend": "ffmpeg"}}, "'decord' or 'pyav'"),
+        ({"decode": {"backend": "ffmpeg"}}, "'decord', 'pyav' or 'torchcodec'"),
         ({"max_failed_fraction": 2}, "fraction from 0 to 1"),
         ({"resources": {"segments_per_batch": 0}}, "segments_per_batch"),
         ({"commit_interval_s": "soon"}, "valid number"),

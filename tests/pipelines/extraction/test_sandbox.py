@@ -53,11 +53,11 @@ def test_the_child_gives_what_decoding_here_gives(sandbox: Sandbox, video: str) 
     here = decode_views(index.stream, "pyav", segment, VIEWS)["clip"]
     assert np.array_equal(frames(sandbox, video), here) and here.shape == (8, 48, 48, 3) and here.any()
     assert sandbox.probe(video) == probe_video(video)
-    pid = sandbox._process.pid  # type: ignore[union-attr]
+    pid = sandbox._child.process.pid  # type: ignore[union-attr]
     first = frames(sandbox, video)
     second = frames(sandbox, video)
     second_copy = second.copy()
-    assert sandbox._process.pid == pid and np.array_equal(first, second_copy)  # type: ignore[union-attr]
+    assert sandbox._child.process.pid == pid and np.array_equal(first, second_copy)  # type: ignore[union-attr]
 
 
 def test_errors_of_the_video_come_through(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_the_child_dies_with_its_parent(sandbox: Sandbox, video: str) -> None:
     if parent == 0:
         forked = Sandbox(DecodeLimits())
         forked.scan(video)
-        os.write(write, str(forked._process.pid).encode())  # type: ignore[union-attr]
+        os.write(write, str(forked._child.process.pid).encode())  # type: ignore[union-attr]
         os.kill(os.getpid(), signal.SIGKILL)
     child = int(os.read(read, 20))
     os.waitpid(parent, 0)

@@ -82,6 +82,23 @@ def test_failures_of_one_cause_are_one_row_with_attempts(world):
     assert found == [("a", 2, "again", ""), ("b", 1, "m", "")]
 
 
+def test_a_table_of_a_store_written_before_a_column_was_added_still_opens(tmp_path, monkeypatch):
+    """`failures` had no `decoder`: it reads as null, and is there from the next failure on."""
+    row = {"video_id": "a", "content_hash": "1", "stage": "decode", "reason": "timeout", "message": "m"}
+    with monkeypatch.context() as before:
+        tables = {name: dict(columns) for name, columns in catalog.TABLES.items()}
+        del tables["failures"]["decoder"]
+        before.setattr(catalog, "TABLES", tables)
+        store = FeatureStore.open(str(tmp_path / "old"), create=True)
+        store.append_failures(
+            [dict.fromkeys(tables["failures"], "") | row | {"permanent": True, "attempts": 1, "at_s": 1.0}]
+        )
+    store = FeatureStore.open(str(tmp_path / "old"))
+    assert store.failures().select("video_id", "decoder").rows() == [("a", None)]
+    store.commit_failures([row | {"permanent": True, "decoder": "pyav 1"}, row | {"video_id": "b", "permanent": True}])
+    assert store.failures().sort("video_id").select("decoder", "attempts").rows() == [("pyav 1", 2), ("", 1)]
+
+
 def test_rows_with_other_columns_are_refused(world):
     with pytest.raises(ValueError, match="columns"):
         world.store.commit_staged([{"video_id": "a"}])
