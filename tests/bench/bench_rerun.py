@@ -7,6 +7,7 @@ load on the machine cannot change.
 """
 
 import argparse
+import gc
 import json
 import tempfile
 import time
@@ -63,6 +64,7 @@ def rerun_in_this_process(folder: Path) -> dict[str, object]:
     """Run the finished job again; return the times and this process's peak memory."""
     config = finished_config(folder)
     before_mb = peak_mb()
+    gc.freeze()  # as `jobs.entry` does
     started, cpu = time.perf_counter(), time.process_time()
     report = extract(config)
     figures = {
