@@ -1,5 +1,6 @@
 """Published features, decoded and encoded again by the same stages, and compared with what is stored."""
 
+import math
 import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from hvlm.errors import Reason
 from infra import storage
 from infra.cluster import connect
 from pipelines.extraction.config import ExtractConfig
@@ -51,21 +53,33 @@ class Extractor:
         if todo.is_empty():
             return ExtractedAgain({}, failed)
         self._stack.enter_context(connect(self._config.cluster))
-        stages = stages_of(self._config, self._columns, self._store.uri, new_run_id())
+        segments, failures = self._extract(todo, salvage=False)
+        cut = [video_id for video_id, failure in failures.items() if failure["reason"] == Reason.TRUNCATED]
+        if cut and self._config.decode.on_truncated == "salvage":  # as the extraction did it
+            kept, again = self._extract(todo.filter(pl.col("video_id").is_in(cut)), salvage=True)
+            segments |= kept
+            failures = {name: failure for name, failure in failures.items() if name not in cut} | again
+        for video_id, failure in failures.items():
+            for name in failure["encoders"]:
+                failed[video_id, name, self.fingerprints[name]] = f"{failure['reason']}: {failure['message']}"
+        return ExtractedAgain(segments, failed)
+
+    def _extract(
+        self, todo: pl.DataFrame, salvage: bool
+    ) -> tuple[dict[SampleId, list[dict[str, Any]]], dict[str, dict[str, Any]]]:
+        """Return the staged rows of the samples that came out whole, and the failures by video."""
+        stages = stages_of(self._config, self._columns, self._store.uri, new_run_id(), salvage)
         outcomes = Outcomes.of(todo)
-        dataset = extraction_dataset(work_table(todo, self._config.decode.segment_s), stages)
+        work = work_table(todo, math.inf if salvage else self._config.decode.segment_s)
+        dataset = extraction_dataset(work, stages)
         for batch in own_errors(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)):
             outcomes.take(batch.to_pylist())
         outcomes.ledger.check()
         segments: dict[SampleId, list[dict[str, Any]]] = {}
         for row in sorted(outcomes.drain()[0], key=lambda row: int(row["segment_index"])):
-            segments.setdefault((row["video_id"], row["encoder"], row["fingerprint"]), []).append(row)
-        for video_id, failure in outcomes.ledger.failures.items():
-            for name in failure["encoders"]:
-                sample = (video_id, name, self.fingerprints[name])
-                failed[sample] = f"{failure['reason']}: {failure['message']}"
-                segments.pop(sample, None)
-        return ExtractedAgain(segments, failed)
+            if row["video_id"] not in outcomes.ledger.failures:
+                segments.setdefault((row["video_id"], row["encoder"], row["fingerprint"]), []).append(row)
+        return segments, outcomes.ledger.failures
 
     @property
     def fingerprints(self) -> dict[str, str]:
