@@ -165,8 +165,8 @@ class FeatureStore:
     def replace_staged(self, frame: pl.DataFrame) -> None:
         """Replace the staged table in one commit (after a publish)."""
         self.check_lease()
-        with clean_errors(self._table_uri("staged")):
-            write_deltalake(self._table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
+        with clean_errors(self.table_uri("staged")):
+            write_deltalake(self.table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
 
     def commit_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append failures in one commit; `attempts` and `at_s` are filled in, missing texts are empty."""
@@ -195,7 +195,7 @@ class FeatureStore:
         if frame.is_empty():
             return expected_version
         self.check_lease()
-        uri = self._table_uri("samples")
+        uri = self.table_uri("samples")
         try:
             with clean_errors(uri):
                 write_deltalake(
@@ -221,12 +221,16 @@ class FeatureStore:
         missing = sorted(dropped.join(needed, on="gen", how="semi")["gen"].unique())
         if missing:
             raise UserError(
-                what=f"version {version} of {self._table_uri('samples')}",
+                what=f"version {version} of {self.table_uri('samples')}",
                 got=f"generation {', '.join(map(str, missing))}, whose shards jobs.compact has deleted",
                 expected="a version whose shards are there",
                 do=f"pin a newer version (the newest is {self.samples_version()}); jobs.compact keeps old ones for "
                 "keep_versions_days",
             )
+
+    def table_uri(self, name: str) -> str:
+        """Return where a table of the catalog lies."""
+        return storage.join(self.uri, "catalog", name)
 
     def check_lease(self) -> None:
         """Do nothing while the lease is ours, or while none was taken; called before every commit.
@@ -244,16 +248,11 @@ class FeatureStore:
             if name in APPEND_ONLY:
                 configuration["delta.appendOnly"] = "true"
             empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
-            with clean_errors(self._table_uri(name)):
-                DeltaTable.create(
-                    self._table_uri(name), schema=empty.schema, mode="ignore", configuration=configuration
-                )
-
-    def _table_uri(self, name: str) -> str:
-        return storage.join(self.uri, "catalog", name)
+            with clean_errors(self.table_uri(name)):
+                DeltaTable.create(self.table_uri(name), schema=empty.schema, mode="ignore", configuration=configuration)
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable:
-        uri = self._table_uri(name)
+        uri = self.table_uri(name)
         try:
             return DeltaTable(uri, version=version)
         except TableNotFoundError as error:
@@ -289,9 +288,9 @@ class FeatureStore:
         if frame.is_empty():
             return
         self.check_lease()
-        with clean_errors(self._table_uri(name)):
+        with clean_errors(self.table_uri(name)):
             write_deltalake(
-                self._table_uri(name), frame.select(_typed_columns(name)), mode="append", schema_mode="merge"
+                self.table_uri(name), frame.select(_typed_columns(name)), mode="append", schema_mode="merge"
             )
 
 

@@ -10,7 +10,6 @@ import logging
 
 from deltalake import DeltaTable
 
-from infra import storage
 from pipelines.store.catalog import FeatureStore, clean_errors
 from pipelines.store.schema import APPEND_ONLY, TABLES
 
@@ -31,7 +30,7 @@ def tidy_tables(store: FeatureStore) -> None:
     """
     for name in TABLES:
         store.check_lease()
-        uri = storage.join(store.uri, "catalog", name)
+        uri = store.table_uri(name)
         with clean_errors(uri):
             table = DeltaTable(uri)
             if len(table.file_uris()) > MAX_FILES:

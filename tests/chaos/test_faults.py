@@ -50,8 +50,8 @@ def faulty_tasks(function: Callable[[Any], Any], inputs: Any) -> Iterator[Any]:
 
 @pytest.fixture(autouse=True)
 def faulty_storage(monkeypatch: pytest.MonkeyPatch) -> None:
-    table_uri, open_table = FeatureStore._table_uri, lease._open_table
-    monkeypatch.setattr(FeatureStore, "_table_uri", lambda self, name: table_uri(self, name).removeprefix("faulty://"))
+    table_uri, open_table = FeatureStore.table_uri, lease._open_table
+    monkeypatch.setattr(FeatureStore, "table_uri", lambda self, name: table_uri(self, name).removeprefix("faulty://"))
     monkeypatch.setattr(lease, "_open_table", lambda uri: open_table(uri.removeprefix("faulty://")))
     monkeypatch.setattr(run_module, "extraction_dataset", faulty_dataset)
     monkeypatch.setattr(run_module, "run_tasks", faulty_tasks)

@@ -108,7 +108,8 @@ def _no_frames(path: Path) -> None:
     write_stream(path, seconds=0.1)
     data = path.read_bytes()
     movi = data.index(b"movi")
-    path.write_bytes(data[: movi - 4] + struct.pack("<I", 4) + b"movi")
+    whole = data[: movi - 4] + struct.pack("<I", 4) + b"movi"
+    path.write_bytes(whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:])  # one that was cut would be truncated
 
 
 def _socket(path: Path) -> None:
