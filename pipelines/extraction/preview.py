@@ -17,9 +17,9 @@ from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
 from pipelines.extraction.prediction import PREDICTED_FROM, Prediction, predict
-from pipelines.extraction.run import encoder_columns, layout_of
 from pipelines.extraction.salvage import held_back, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
+from pipelines.extraction.stages import encoder_columns, layout_of
 from pipelines.extraction.work import work_table
 from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.claim import check_source

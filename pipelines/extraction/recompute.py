@@ -17,7 +17,8 @@ from infra import storage
 from infra.cluster import connect
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import extraction_dataset
-from pipelines.extraction.run import Outcomes, encoder_columns, new_run_id, stages_of
+from pipelines.extraction.outcomes import Outcomes
+from pipelines.extraction.stages import encoder_columns, new_run_id, stages_of
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors
 from pipelines.store.catalog import FeatureStore

@@ -4,11 +4,9 @@ The driver alone writes the catalog: one commit every few seconds, never one per
 run sweeps what was not committed and goes on with what is missing. With nothing to do, Ray is not even started.
 """
 
-import json
 import logging
 import math
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,40 +15,34 @@ from typing import Any
 
 import polars as pl
 
-from hvlm.encoders.registry import describe_encoder
 from hvlm.errors import JobError, Reason
-from hvlm.video.decoding import get_backend
 from infra import retries
-from infra.cluster import connect, require_resources, total_resources
+from infra.cluster import connect, require_resources
 from pipelines.extraction.config import ExtractConfig
-from pipelines.extraction.dataset import Stages, extraction_dataset
+from pipelines.extraction.dataset import extraction_dataset
 from pipelines.extraction.decode_stage import STAGE as DECODE_STAGE
-from pipelines.extraction.decode_stage import Decoder
-from pipelines.extraction.ledger import Ledger
+from pipelines.extraction.outcomes import Outcomes
 from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.remembered import remember_config
-from pipelines.extraction.resources import encoder_pool
 from pipelines.extraction.salvage import held_back, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
-from pipelines.extraction.staging_stage import StagedEncoder
+from pipelines.extraction.stages import encoder_columns, layout_of, new_run_id, stages_of
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
-from pipelines.store.fingerprint import fingerprint
 from pipelines.store.maintenance import MAX_FILES, tidy_tables
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import EncoderColumn, PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
-from pipelines.store.staging import SALVAGED, sweep_orphans
+from pipelines.store.staging import sweep_orphans
 
 logger = logging.getLogger(__name__)
 VIDEOS_PER_WAVE = 50_000  # one Ray Data execution holds the work rows and outcomes of this many videos at once
 BUDGET_FROM = 10  # the error budget is no judge of fewer failures than this
 _IDENTIFY_BATCH = 64
-FEATURE_SCHEMA = 1  # raised when the meaning of a stored feature row changes
 
 
 class ErrorBudgetExceeded(JobError):
@@ -76,24 +68,6 @@ class ExtractReport:
     """video_id → seconds that were kept, seconds that the file states"""
     extract_s: float = 0.0
     total_s: float = 0.0
-
-
-def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
-    """Return each encoder's fingerprint, dimension and identity; decoder and sampling are part of it."""
-    backend = get_backend(config.decode.backend)
-    columns = {}
-    for name, encoder in config.encoders.items():
-        described = describe_encoder(encoder)
-        identity = {
-            **described.identity,
-            "decoder": {"backend": backend.name, "version": backend.version},
-            "dtype": "float16",
-            "feature_schema": FEATURE_SCHEMA,
-        }
-        columns[name] = EncoderColumn(
-            fingerprint=fingerprint(identity), dim=described.dim, identity=identity, label=described.label
-        )
-    return columns
 
 
 def extract(config: ExtractConfig) -> ExtractReport:
@@ -314,98 +288,11 @@ class _Run:
             )
 
 
-@dataclass(slots=True)
-class Outcomes:
-    """What came out of the pipeline and was not drained yet; every outcome goes through the ledger first."""
-
-    ledger: Ledger
-    uris: dict[str, str]
-    num_encoders: dict[str, int]
-    """video_id → encoders that it needs"""
-    video_s: float = 0.0
-    """Seconds of video that came out; of what half its encoders are through with, the half."""
-    staged: list[dict[str, Any]] = field(default_factory=list)
-    failed: list[dict[str, Any]] = field(default_factory=list)
-    kept_s: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, todo: pl.DataFrame) -> "Outcomes":
-        """Start from the plan's todo list."""
-        needs = todo.select("video_id", pl.col("needs").list.len())
-        return cls(Ledger.of(todo), dict(todo.select("video_id", "uri").iter_rows()), dict(needs.iter_rows()))
-
-    def take(self, outcomes: list[dict[str, Any]]) -> int:
-        """Count a batch of outcomes and return its number of decoded frames."""
-        for outcome in outcomes:
-            retries.add(outcome["num_retries"])
-            row = json.loads(outcome["row"])
-            if outcome["kind"] == "staged":
-                self.ledger.staged(row)
-                self.staged.append(row)
-                self.video_s += row["duration_s"] / row["num_segments"] / self.num_encoders[row["video_id"]]
-                self.kept_s[row["video_id"]] = row["duration_s"]
-            elif self.ledger.failed(row | {"uri": self.uris[row["video_id"]]}):
-                self.failed.append(self.ledger.failures[row["video_id"]])
-        return sum(outcome["num_frames"] for outcome in outcomes)
-
-    def drain(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        """Return the staged and the failed rows since the last call."""
-        staged, failed, self.staged, self.failed = self.staged, self.failed, [], []
-        return staged, failed
-
-
-def new_run_id() -> str:
-    """Return a name for a run that no other has: the time, and some random digits."""
-    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-
-
-def stages_of(
-    config: ExtractConfig, columns: dict[str, EncoderColumn], store_uri: str, run_id: str, salvage: bool = False
-) -> Stages:
-    """Return the settings of the pipeline's stages on the cluster that is connected.
-
-    Args:
-        salvage: take what can be decoded of damaged videos.
-
-    Raises:
-        UserError: the cluster lacks what the stages ask for.
-    """
-    pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
-    require_resources(
-        {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
-        | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
-    )
-    layout = layout_of(config) + (SALVAGED if salvage else "")
-    return Stages(
-        decoder=Decoder(
-            backend=config.decode.backend,
-            segment_s=config.decode.segment_s,
-            views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
-            limits=config.decode.limits,
-            salvage=salvage,
-        ),
-        encoders=config.encoders,
-        store_uri=store_uri,
-        run_id=run_id,
-        staged={
-            name: StagedEncoder(fingerprint=column.fingerprint, layout=layout, dim=column.dim)
-            for name, column in columns.items()
-        },
-        pool=pool,
-        resources=config.resources,
-    )
-
-
 def plan_of(config: ExtractConfig, store: FeatureStore, columns: dict[str, EncoderColumn]) -> Plan:
     """Return the plan of this config on the store as it is now."""
     fingerprints = {name: column.fingerprint for name, column in columns.items()}
     layouts = dict.fromkeys(fingerprints, layout_of(config))
     return make_plan(store.frames(), fingerprints, layouts, config.publish.splits, config.retry_failed)
-
-
-def layout_of(config: ExtractConfig) -> str:
-    """Return the name of the way videos are cut into segments; only segments of one layout are put together."""
-    return f"segment_s={config.decode.segment_s:g}"
 
 
 def _identify_batch(batch: tuple[DecodeLimits, list[dict[str, Any]]]) -> list[dict[str, Any]]:

@@ -18,7 +18,8 @@ import ray
 
 from infra.config_io import build_config
 from pipelines.extraction.config import ExtractConfig
-from pipelines.extraction.run import encoder_columns, extract
+from pipelines.extraction.run import extract
+from pipelines.extraction.stages import encoder_columns
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
 from pipelines.store.plan import assigned_splits

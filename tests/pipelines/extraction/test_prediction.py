@@ -16,7 +16,8 @@ from pipelines.extraction import prediction as prediction_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.prediction import PREDICTED_FROM, Pace, is_work, predict, rows_of
 from pipelines.extraction.report import extraction_report
-from pipelines.extraction.run import encoder_columns, extract, plan_of
+from pipelines.extraction.run import extract, plan_of
+from pipelines.extraction.stages import encoder_columns
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.plan import Plan
 

@@ -14,7 +14,7 @@ from pipelines.extraction import run as run_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.ledger import RowConservationError
 from pipelines.extraction.preview import preview
-from pipelines.extraction.run import ErrorBudgetExceeded, encoder_columns, extract
+from pipelines.extraction.run import ErrorBudgetExceeded, extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.sources import SourceConfig, SourceListing, list_source
@@ -178,14 +178,6 @@ def test_the_error_budget_ends_the_run_with_a_table_and_what_was_committed_stays
 def test_more_gpus_than_the_cluster_has_is_said_at_once(ray_cluster: None, config: Config) -> None:
     with pytest.raises(UserError, match="GPU"):
         extract(config(resources={"encoder_num_gpus": 1.0, "encoder_actors": 4}))
-
-
-def test_fingerprints_follow_what_shapes_the_features(config: Config) -> None:
-    base = encoder_columns(config())
-    other_decoder = encoder_columns(config(decode={"segment_s": 2.0, "backend": "decord"}))
-    longer = encoder_columns(config(decode={"segment_s": 4.0}))
-    assert base["clip"].fingerprint != other_decoder["clip"].fingerprint
-    assert base["clip"].fingerprint == longer["clip"].fingerprint
 
 
 def test_a_source_that_can_only_not_be_read_today_fails_the_job(
