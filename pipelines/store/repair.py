@@ -163,6 +163,7 @@ def _mend(store: FeatureStore, shard: _Shard, items: "_Items") -> bool:
             file.write(made.get(row["key"]) or storage.read_range(uri, row["offset"], row["size"]))
         file.write(bytes(TAR_END_BYTES))
 
+    store.check_lease()
     storage.atomic_write(storage.join(store.uri, shard.name), write)
     return True
 
@@ -191,20 +192,18 @@ class _Items:
 
     def __init__(self, store: FeatureStore, segments: Mapping[SampleId, list[dict[str, Any]]]) -> None:
         self._store, self._segments = store, segments
-        columns = ["video_id", "metadata_hash", "metadata_json"]
-        videos = store.videos(columns, include_tombstones=True)
-        self._metadata = {video_id: (digest, text) for video_id, digest, text in videos.iter_rows()}
+        # As published, not as a newer snapshot has it: that describes a content which may not be extracted yet.
+        self._metadata = {(video_id, digest): text for video_id, digest, text in store.metadata().iter_rows()}
 
     def item(self, row: Mapping[str, Any]) -> ShardItem:
         """Return the item of a live row."""
         segments = self._segments.get((row["video_id"], row["encoder"], row["fingerprint"]))
-        digest, text = self._metadata[row["video_id"]]
         return ShardItem(
             video_id=row["video_id"],
             key=row["key"],
             content_hash=row["content_hash"],
-            metadata_hash=digest,
-            metadata_json=text,
+            metadata_hash=row["metadata_hash"],
+            metadata_json=self._metadata[row["video_id"], row["metadata_hash"]],
             segments=tuple(segments or ()),
             published=None if segments else (row["shard"], row["offset"], row["size"], row["sample_sha256"]),
         )

@@ -125,6 +125,19 @@ def test_other_bytes_move_the_videos_of_the_shard_to_a_new_generation(world: Wor
     assert set(world.plan().status["status"]) == {"done"} and world.publish().published == 0
 
 
+@pytest.mark.parametrize("off", [0.0, 0.001], ids=["mended", "moved"])
+def test_a_snapshot_that_waits_for_its_extraction_lends_no_words_to_old_features(world: World, off: float) -> None:
+    row = live(world).row(4, named=True)
+    flip(world, row)
+    world.add(row["video_id"], content="v2", captions=[{"text": "of the new file", "segment": None}])
+    world.snapshot()
+    report = repaired(world, Extraction(world, off=off))
+    assert (report.mended, report.moved) == (([row["shard"]], []) if off == 0 else ([], [row["shard"]]))
+    after = live(world).filter(pl.col("video_id") == row["video_id"]).row(0, named=True)
+    assert after["metadata_hash"] == row["metadata_hash"]
+    assert read_sample(str(world.root), after)[1].captions == []
+
+
 def test_a_sample_that_only_differs_is_extracted_too(world: World) -> None:
     row = live(world).row(2, named=True)
     extraction = Extraction(world, off=0.5)
