@@ -114,6 +114,7 @@ def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER,
             orphan = path.endswith(".tar") and path not in referenced
             orphan |= path.endswith("/manifest.json") and path.rpartition("/")[0] not in sets
             if orphan or storage.TEMP_MARK in path:
+                store.check_lease()  # a job that slept past its lease must not delete what the next one has written
                 storage.remove(storage.join(store.uri, path))
                 swept.append(path)
     if swept:

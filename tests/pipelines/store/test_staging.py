@@ -6,6 +6,7 @@ import pytest
 
 from hvlm.errors import UserError
 from infra import storage
+from pipelines.store.lease import LeaseLost
 from pipelines.store.staging import StagingItem, read_segment, sweep_orphans, write_staging_tar
 from tests.pipelines.store.world import World, ids, tree
 
@@ -94,6 +95,21 @@ def test_the_sweep_takes_what_nothing_names_and_nothing_else(tmp_path):
         (tmp_path / path).write_bytes(b"x")
     assert sorted(sweep_orphans(world.store)) == sorted([orphan, extra, half, alone])
     assert tree(tmp_path, "staging") | tree(tmp_path) == kept
+
+
+def test_a_sweep_that_has_lost_its_lease_deletes_nothing(tmp_path, monkeypatch):
+    world = World(tmp_path)
+    world.add(*ids(2))
+    world.run()
+    orphan = tmp_path / write_staging_tar(str(tmp_path), "killed", [ITEM])[0]["tar"]
+
+    def lost():
+        raise LeaseLost("taken over")
+
+    monkeypatch.setattr(world.store, "check_lease", lost)
+    with pytest.raises(LeaseLost):
+        sweep_orphans(world.store)
+    assert orphan.exists()
 
 
 def test_a_tar_that_is_only_listed_late_keeps_its_rows(tmp_path, monkeypatch):
