@@ -4,7 +4,8 @@
     python -m jobs.chaos --config jobs/configs/chaos.yaml extract_config=my.yaml source_uri=/videos num_kills=50
     python -m jobs.chaos --config jobs/configs/chaos.yaml num_nodes=2 num_kills=20
 
-Exit code 0: every store equals that of an undisturbed run; 1: something differs, each difference is printed.
+Exit code 0: every store equals that of an undisturbed run; 1: something differs, each difference is printed, or a job
+hung.
 """
 
 import sys
@@ -78,7 +79,7 @@ def job(config: ChaosConfig) -> int:
         print(f"difference   {line}")
     same = "every store equals that of the undisturbed run, byte for byte"
     print(f"result       {f'{len(report.differences)} differences' if report.differences else same}")
-    return 1 if report.differences else 0
+    return 1 if report.differences or report.hung else 0
 
 
 if __name__ == "__main__":

@@ -36,6 +36,11 @@ def test_the_exit_code_is_the_truth(
     assert "50 × driver" in printed and ("byte for byte" in printed) == (code == 0)
 
 
+def test_a_job_that_hangs_fails_the_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chaos, "run_chaos", lambda *arguments: ChaosReport(rounds=1, hung=1))
+    assert job(ChaosConfig(extract_config="e.yaml", source_uri="/v", output_path=str(tmp_path / "new"))) == 1
+
+
 def test_an_old_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="output_path"):
         job(ChaosConfig(extract_config="e.yaml", source_uri="/v", output_path=str(tmp_path)))
