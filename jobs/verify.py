@@ -58,7 +58,7 @@ class VerifyConfig(Config):
     def __post_init__(self) -> None:
         for name, least in (("num_threads", 1), ("max_printed", 1)):
             value = getattr(self, name)
-            require(value >= least, what=name, got=value, expected=f"at least {least}", do=f"set e.g. {name}: 50")
+            require(value >= least, what=name, got=value, expected=f"at least {least}", do=f"set e.g. {name}: 4")
         require(
             0 <= self.recompute <= 1,
             what="recompute",
