@@ -10,7 +10,7 @@ import random
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from pipelines.store.manifest import open_manifest
 from pipelines.store.staging import STAGING_FOLDER
 from pipelines.store.verify import verify_store
 
-# What is killed -> a part of its process's command line. Where none runs at the moment, the driver is killed instead.
+# What is killed -> a part of its process's command line. Where none comes up in time, the driver is killed instead.
 TARGETS: dict[str, str] = {
     "driver": "",
     "whole job": "",
@@ -38,6 +38,7 @@ TARGETS: dict[str, str] = {
 }
 # On a cluster the job is not the parent of its workers, and a raylet is a node: the second one, the first has the head.
 CLUSTER_TARGETS = {name: mark for name, mark in TARGETS.items() if name not in ("raylet", "whole job")} | {"node": ""}
+_WAIT_S = 5.0
 _PATIENCE_S = 300.0  # a job that lost a part goes on or ends; one that hangs is killed and counted
 
 
@@ -86,6 +87,7 @@ def run_chaos(
     """
     root.mkdir(parents=True)
     rng, report = random.Random(seed), ChaosReport()
+    targets = _shuffled(sorted(CLUSTER_TARGETS if nodes else TARGETS), rng)
     started = time.monotonic()
     _finish(command, root / "reference")
     whole_s = time.monotonic() - started
@@ -95,7 +97,7 @@ def run_chaos(
         store = root / f"round-{report.rounds:03d}"
         for _ in range(min(kills_per_round, num_kills - report.kills.total())):
             process = _start(command(str(store)), store)
-            if not _kill_once(process, rng, whole_s, report, nodes):
+            if not _kill_once(process, next(targets), rng, whole_s, report, nodes):
                 break
         _finish(command, store)
         report.differences += [f"{store.name}: {line}" for line in compare(wanted, describe(str(store)))]
@@ -105,11 +107,11 @@ def run_chaos(
 def describe(store_uri: str) -> dict[str, Any]:
     """Return what must not depend on kills, in comparable form."""
     manifest, failures = open_manifest(store_uri), FeatureStore.open(store_uri).failures()
-    tars = [name for name in storage.list_files(storage.join(store_uri, "features")) if name.endswith(".tar")]
-    content = {name: storage.read_bytes(storage.join(store_uri, "features", name)) for name in tars}
+    files = storage.list_files(storage.join(store_uri, "features"))
+    content = {name: storage.read_bytes(storage.join(store_uri, "features", name)) for name in files}
     return {
         "samples": manifest.frame.rows(),
-        "shards": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in content.items()},
         "quarantine": sorted(failures.select("video_id", "stage", "reason", "content_hash", "encoder").rows()),
         "left in staging": sorted(storage.list_files(storage.join(store_uri, STAGING_FOLDER))),
         "found by verify": [str(problem) for problem in verify_store(store_uri).problems],
@@ -125,22 +127,36 @@ def compare(wanted: dict[str, Any], found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _shuffled(targets: list[str], rng: random.Random) -> Iterator[str]:
+    """Yield targets for ever, each as often as the others."""
+    while True:
+        yield from rng.sample(targets, len(targets))
+
+
 def _kill_once(
-    process: "subprocess.Popen[bytes]", rng: random.Random, whole_s: float, report: ChaosReport, nodes: TwoNodes | None
+    process: "subprocess.Popen[bytes]",
+    target: str,
+    rng: random.Random,
+    whole_s: float,
+    report: ChaosReport,
+    nodes: TwoNodes | None,
 ) -> bool:
     """Kill a part of a running job and wait for its end; False if it ended before."""
-    target = rng.choice(sorted(CLUSTER_TARGETS if nodes else TARGETS))
-    until = time.monotonic() + rng.uniform(0.2, 1.0) * whole_s
-    while time.monotonic() < until and process.poll() is None:
+    moment = time.monotonic() + rng.uniform(0.2, 1.0) * whole_s
+    while True:
+        family = family_of(process.pid)
+        if process.poll() is not None or not family:
+            return False
+        others = nodes.family() if nodes else []
+        late = time.monotonic() - moment
+        if late >= _WAIT_S or (late >= 0 and (target == "node" or _running(target, [*family, *others]))):
+            break
         time.sleep(0.05)
-    family = family_of(process.pid)
-    if process.poll() is not None or not family:
-        return False
     if target == "node" and nodes:
         nodes.kill()
         report.kills[target] += 1
     else:
-        report.kills[_kill(target, family, rng, nodes.family() if nodes else [])] += 1
+        report.kills[_kill(target, family, rng, others)] += 1
     try:
         report.survived += process.wait(_PATIENCE_S) == 0
     except subprocess.TimeoutExpired:
@@ -153,15 +169,19 @@ def _kill_once(
 
 
 def _kill(target: str, family: list[psutil.Process], rng: random.Random, others: Sequence[psutil.Process] = ()) -> str:
-    mark = TARGETS[target]
-    chosen = [member for member in (*family, *others) if mark and mark in _command_of(member)]
     if target == "whole job":
         _sweep(family)
         return target
-    victim = rng.choice(chosen) if chosen else family[0]
+    chosen = _running(target, [*family, *others])
     with suppress(psutil.NoSuchProcess):
-        victim.kill()
+        rng.choice(chosen or family[:1]).kill()
     return target if chosen else "driver"
+
+
+def _running(target: str, processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return those of a job's processes, the driver first, that the target means."""
+    mark = TARGETS[target]
+    return [member for member in processes if mark in _command_of(member)] if mark else list(processes[:1])
 
 
 def _start(command: Sequence[str], store: Path) -> "subprocess.Popen[bytes]":

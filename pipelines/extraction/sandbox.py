@@ -1,7 +1,8 @@
 """Decoding in a child process that can be killed: a decoder may hang while it holds the GIL, eat the memory or crash.
 
-Whatever happens to the child becomes a `VideoError` of the video it was busy with, within the limits, and the next
-video gets a new child. The child lives on between videos. Frames come back through memory that both processes map;
+A child that dies is replaced and asked again, once: it may have been killed by chance, by the system or by hand. The
+second death, a time limit or too much memory becomes a `VideoError` of the video it was busy with, and the next video
+gets a new child. The child lives on between videos. Frames come back through memory that both processes map;
 only small things are pickled.
 """
 
@@ -51,6 +52,14 @@ class DecodeLimits(Config):
 
 class SandboxError(JobError):
     """The child process cannot be started: no fault of any video."""
+
+
+class _ChildDied(Exception):
+    """The child went away while it was asked; `code` is its return code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,20 @@ class Sandbox:
         self._child = None
 
     def _call(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
+        try:
+            answer = self._ask(path, request, memory)
+        except _ChildDied:  # who killed it? if it was the video, the next one dies too
+            try:
+                answer = self._ask(path, request, memory)
+            except _ChildDied as again:
+                raise _obituary(path, again.code) from again
+        if isinstance(answer, VideoError):
+            if answer.reason is Reason.OUT_OF_MEMORY:
+                self.close()  # what it allocated before may still be there
+            raise answer
+        return answer
+
+    def _ask(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
         child = self._living_child()
         try:
             child.connection.send(request)
@@ -151,14 +174,11 @@ class Sandbox:
                 self.close()
                 message = f"{path}: still at it after decode.limits.timeout_s={self.limits.timeout_s:g} s; killed"
                 raise VideoError(Reason.TIMEOUT, message)
-            answer = child.connection.recv()
+            return child.connection.recv()
         except (EOFError, OSError) as error:
-            raise self._obituary(path, child) from error
-        if isinstance(answer, VideoError):
-            if answer.reason is Reason.OUT_OF_MEMORY:
-                self.close()  # what it allocated before may still be there
-            raise answer
-        return answer
+            code = child.process.wait()
+            self.close()
+            raise _ChildDied(code) from error
 
     def _living_child(self) -> "_Child":
         if self._child is not None and self._child.process.poll() is None:
@@ -187,14 +207,14 @@ class Sandbox:
             ) from error
         return self._child
 
-    def _obituary(self, path: str, child: "_Child") -> VideoError:
-        """Return why the child died, and forget it."""
-        code = child.process.wait()
-        self.close()
-        if code == -signal.SIGKILL:  # not by us: the kernel ran out of memory
-            return VideoError(Reason.OUT_OF_MEMORY, f"{path}: the system killed the decoding process", permanent=False)
-        cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return VideoError(Reason.CRASHED, f"{path}: the decoding process died of {cause}")
+
+def _obituary(path: str, code: int) -> VideoError:
+    """Return why two children died."""
+    if code == -signal.SIGKILL:  # not by us: the kernel ran out of memory
+        message = f"{path}: the system killed the decoding process twice"
+        return VideoError(Reason.OUT_OF_MEMORY, message, permanent=False)
+    cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return VideoError(Reason.CRASHED, f"{path}: the decoding process died twice, of {cause}")
 
 
 _of_this_process: Sandbox | None = None

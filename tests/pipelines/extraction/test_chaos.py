@@ -3,6 +3,8 @@
 import random
 import subprocess
 import sys
+from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -41,10 +43,15 @@ def test_each_difference_is_seen(world: World) -> None:
         [{"video_id": "x", "stage": "decode", "reason": "truncated", "message": "m"} | PERMANENT]
     )
     lines = compare(wanted, describe(str(world.root)))
-    assert [line.partition(":")[0] for line in lines] == ["shards", "quarantine", "left in staging", "found by verify"]
+    assert [line.partition(":")[0] for line in lines] == ["files", "quarantine", "left in staging", "found by verify"]
 
 
 PERMANENT = {"permanent": True}
+
+
+def test_each_target_has_its_turn() -> None:
+    drawn = list(islice(chaos._shuffled(sorted(chaos.TARGETS), random.Random(0)), 3 * len(chaos.TARGETS)))
+    assert Counter(drawn) == dict.fromkeys(chaos.TARGETS, 3) and drawn[:7] != drawn[7:14]
 
 
 def test_a_target_that_does_not_run_costs_the_driver() -> None:
@@ -73,5 +80,5 @@ def test_a_job_that_fails_when_left_alone_is_no_basis(tmp_path: Path) -> None:
 def test_a_job_that_ends_before_its_kill_counts_none() -> None:
     report = ChaosReport()
     process = subprocess.Popen([sys.executable, "-c", "pass"])
-    assert not chaos._kill_once(process, random.Random(0), 5.0, report, None)
+    assert not chaos._kill_once(process, "driver", random.Random(0), 5.0, report, None)
     assert report.kills.total() == 0

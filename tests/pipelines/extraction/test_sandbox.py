@@ -93,6 +93,27 @@ def test_a_hostile_decoder_costs_its_video_only(
     assert frames(sandbox, video).shape == (8, 48, 48, 3)
 
 
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), signal.SIGKILL)", "os.abort()"])
+def test_a_child_that_was_killed_by_chance_costs_nothing(
+    sandbox: Sandbox, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, death: str
+) -> None:
+    wanted = frames(sandbox, video).copy()
+    sandbox.close()
+    once = tmp_path / "dead"
+    start = f"""
+import os, signal, pipelines.extraction.sandbox_child as c
+real = c.decode_views
+def decode_views(*arguments):
+    if not os.path.exists({str(once)!r}):
+        open({str(once)!r}, "w").close()
+        {death}
+    return real(*arguments)
+c.decode_views = decode_views
+"""
+    monkeypatch.setattr("pipelines.extraction.sandbox._COMMAND", start + "c.main({handle}, {memory_bytes})")
+    assert np.array_equal(frames(sandbox, video), wanted) and once.exists()
+
+
 def test_too_many_frames_are_refused_before_they_are_decoded(video: str) -> None:
     small = Sandbox(DecodeLimits(output_gib=1e-6))
     with pytest.raises(VideoError, match=r"output_gib=1e-06; lower segment_s") as caught:
