@@ -55,7 +55,7 @@ class SandboxError(JobError):
 
 
 class _ChildDied(Exception):
-    """The child went away while it was asked; `code` is its return code."""
+    """The child went away while it started or was asked; `code` is its return code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -180,10 +180,20 @@ class Sandbox:
             self.close()
             raise _ChildDied(code) from error
 
-    def _living_child(self) -> "_Child":
-        if self._child is not None and self._child.process.poll() is None:
-            return self._child
-        self.close()
+    def _living_child(self) -> _Child:
+        if self._child is None or self._child.process.poll() is not None:
+            self.close()
+            try:
+                self._child = self._start()
+            except _ChildDied:  # killed by chance, or it cannot live here
+                try:
+                    self._child = self._start()
+                except _ChildDied as again:
+                    message = f"the decoding process ended with {again.code} while it started, twice; see above for why"
+                    raise SandboxError(message) from again
+        return self._child
+
+    def _start(self) -> _Child:
         ours, theirs = socket.socketpair()
         command = _COMMAND.format(handle=theirs.fileno(), memory_bytes=int(self.limits.memory_gib * 2**30))
         process = subprocess.Popen(
@@ -193,19 +203,17 @@ class Sandbox:
             stdin=subprocess.DEVNULL,
         )
         theirs.close()
-        self._child = _Child(process, Connection(os.dup(ours.fileno())), ours)
-        if not self._child.connection.poll(_START_S):
-            self.close()
+        child = _Child(process, Connection(os.dup(ours.fileno())), ours)
+        if not child.connection.poll(_START_S):
+            child.end()
             raise SandboxError(f"the decoding process did not start within {_START_S:g} s")
         try:
-            self._child.connection.recv()
+            child.connection.recv()
         except (EOFError, OSError) as error:
             code = process.wait()
-            self.close()
-            raise SandboxError(
-                f"the decoding process ended with {code} while it started; its message is above"
-            ) from error
-        return self._child
+            child.end()
+            raise _ChildDied(code) from error
+        return child
 
 
 def _obituary(path: str, code: int) -> VideoError:

@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from hvlm.errors import Reason, VideoError
+from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.index import ProbeResult, probe_video
 from infra import storage
 from pipelines.store.catalog import FeatureStore
@@ -125,6 +125,8 @@ def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] | None 
         result |= {name: getattr(found, name) for name in PROBE_COLUMNS}
     except VideoError as error:
         result["failure"] = _failure(error)
+    except JobError:
+        raise  # the machine's fault (the decoding process cannot start): no video is blamed
     except (OSError, EOFError) as error:
         result["failure"] = _failure(storage.unreadable(error, row["uri"]))
     except Exception as error:

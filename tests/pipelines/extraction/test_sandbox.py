@@ -140,8 +140,18 @@ def test_the_child_dies_with_its_parent(sandbox: Sandbox, video: str) -> None:
 
 def test_a_child_that_cannot_start_says_so(video: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.extraction.sandbox._COMMAND", "raise SystemExit(7)")
-    with pytest.raises(SandboxError, match="ended with 7 while it started"):
+    with pytest.raises(SandboxError, match="ended with 7 while it started, twice"):
         Sandbox(DecodeLimits()).scan(video)
+
+
+def test_a_child_that_was_killed_while_it_started_is_started_again(
+    sandbox: Sandbox, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = tmp_path / "dead"
+    start = f"import os, signal\nif not os.path.exists({str(once)!r}):\n open({str(once)!r}, 'w').close()\n"
+    start += " os.kill(os.getpid(), signal.SIGKILL)\nfrom pipelines.extraction.sandbox_child import main\n"
+    monkeypatch.setattr("pipelines.extraction.sandbox._COMMAND", start + "main({handle}, {memory_bytes})")
+    assert sandbox.probe(video) == probe_video(video) and once.exists()
 
 
 def test_one_sandbox_per_process_and_limits() -> None:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hvlm.errors import Reason, VideoError
+from hvlm.errors import JobError, Reason, VideoError
 from infra import storage
 from pipelines.store import snapshot
 from pipelines.store.catalog import FeatureStore
@@ -188,6 +188,17 @@ def test_a_file_that_cannot_be_read_keeps_its_old_row_and_is_tried_again(
     assert store.videos().equals(before)
     assert store.failures().select("reason", "permanent").rows() == [(reason, permanent)]
     assert counts(take(store, folder)) == {"unchanged": 1}
+
+
+def test_a_machine_that_cannot_probe_blames_no_video(folder):
+    put(folder / "a.mp4", "video a")
+
+    def probe(path):
+        raise JobError("the decoding process cannot start")
+
+    (row,) = list_source(SourceConfig(uri=str(folder))).frame.to_dicts()
+    with pytest.raises(JobError, match="cannot start"):
+        identify(row, probe)
 
 
 def test_a_rejected_id_is_not_tombstoned_and_is_recorded_once(store, folder):
