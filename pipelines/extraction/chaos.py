@@ -38,7 +38,6 @@ TARGETS: dict[str, str] = {
 }
 # On a cluster the job is not the parent of its workers, and a raylet is a node: the second one, the first has the head.
 CLUSTER_TARGETS = {name: mark for name, mark in TARGETS.items() if name not in ("raylet", "whole job")} | {"node": ""}
-_WAIT_S = 5.0
 _PATIENCE_S = 300.0  # a job that lost a part goes on or ends; one that hangs is killed and counted
 
 
@@ -92,13 +91,15 @@ def run_chaos(
     _finish(command, root / "reference")
     whole_s = time.monotonic() - started
     wanted = describe(str(root / "reference"))
+    target = next(targets)
     while report.kills.total() < num_kills:
         report.rounds += 1
         store = root / f"round-{report.rounds:03d}"
         for _ in range(min(kills_per_round, num_kills - report.kills.total())):
             process = _start(command(str(store)), store)
-            if not _kill_once(process, next(targets), rng, whole_s, report, nodes):
-                break
+            if not _kill_once(process, target, rng, whole_s, report, nodes):
+                break  # it came to its end before: the target's turn is in the next round
+            target = next(targets)
         _finish(command, store)
         report.differences += [f"{store.name}: {line}" for line in compare(wanted, describe(str(store)))]
     return report
@@ -149,7 +150,7 @@ def _kill_once(
             return False
         others = nodes.family() if nodes else []
         late = time.monotonic() - moment
-        if late >= _WAIT_S or (late >= 0 and (target == "node" or _running(target, [*family, *others]))):
+        if late >= whole_s or (late >= 0 and (target == "node" or _running(target, [*family, *others]))):
             break
         time.sleep(0.05)
     if target == "node" and nodes:

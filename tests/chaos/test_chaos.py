@@ -39,4 +39,4 @@ def test_kills_leave_no_trace_in_the_store(
     assert code == 0, printed
     assert "kills        8 in" in printed and "byte for byte" in printed
     hit = {line.partition(" × ")[2] for line in printed.splitlines() if " × " in line}
-    assert len(hit) >= 5, printed  # which of the seven are up at its moment is chance; then the driver is killed
+    assert len(hit) >= 6, printed  # of seven; where one does not come up in time the driver is killed instead
