@@ -10,6 +10,9 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
+# torchcodec brings no FFmpeg: PyAV's, under the names that torchcodec asks for.
+FFMPEG := $(VENV)/ffmpeg
+export LD_LIBRARY_PATH := $(CURDIR)/$(FFMPEG)$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
 
 # Nothing phones home from a build.
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -42,6 +45,10 @@ setup: ## create .venv and install requirements.lock, unless both are as they sh
 	echo "installing $(LOCK) into $(VENV) with $$("$$python" --version); once, a few minutes"
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then "$$python" -m venv --clear $(VENV); fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
+	mkdir -p $(FFMPEG)
+	for library in $(VENV)/lib/python3.*/site-packages/av.libs/lib{av,sw}*.so.*; do
+	  ln -sf "$$PWD/$$library" "$(FFMPEG)/$$(basename "$$library" | sed -E 's/-[0-9a-f]+(\.so\.[0-9]+).*/\1/')"
+	done
 	echo "$$wanted" > $(VENV)/.lock-hash
 
 demo: setup ## videos, features, a trained model and a report, offline
