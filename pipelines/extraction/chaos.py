@@ -6,6 +6,7 @@ same quarantine, nothing left in staging, no finding of verify.
 """
 
 import hashlib
+import logging
 import random
 import subprocess
 import time
@@ -25,6 +26,8 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest
 from pipelines.store.staging import STAGING_FOLDER
 from pipelines.store.verify import verify_store
+
+logger = logging.getLogger(__name__)
 
 # What is killed -> a part of its process's command line. Where none comes up in time, the driver is killed instead.
 TARGETS: dict[str, str] = {
@@ -101,7 +104,9 @@ def run_chaos(
                 break  # it came to its end before: the target's turn is in the next round
             target = next(targets)
         _finish(command, store)
-        report.differences += [f"{store.name}: {line}" for line in compare(wanted, describe(str(store)))]
+        found = [f"{store.name}: {line}" for line in compare(wanted, describe(str(store)))]
+        logger.info("%s: %d of %d kills, %d differences", store.name, report.kills.total(), num_kills, len(found))
+        report.differences += found
     return report
 
 
