@@ -1,16 +1,18 @@
-"""Re-reads every live shard of a feature store and compares it with the catalog; extracts a share again if asked to.
+"""Re-reads every stored shard of a feature store and compares it with the catalog; extracts a share again if asked to.
 
     python -m jobs.verify --config jobs/configs/verify.yaml store_uri=runs/demo/store
     python -m jobs.verify --config jobs/configs/verify.yaml store_uri=runs/demo/store recompute=0.005 repair=true
 
 recompute=0.005 decodes and encodes half a percent of the samples, drawn by chance, and compares them with what is
 stored. repair=true extracts again what is damaged or differs, and nothing else; killed, the same command goes on. Both
-need the videos, and hold the store's lease.
+need the videos, and hold the store's lease. Of videos that are gone or replaced a repair only marks what is damaged:
+should they come back, they are decoded anew.
 
 Exit code 0: the store is whole (after the repair); 1: something is wrong, each finding is printed with its shard,
 sample and video, or nothing of what was drawn could be compared.
 """
 
+import functools
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -87,16 +89,17 @@ def run(config: VerifyConfig) -> int:
     store = FeatureStore.open(config.store_uri)
     proved = True
     with store.writing("jobs.verify"), ExitStack() as stack:
-        extract = Extractor(_extraction(config, store), store, stack)
+        extractor = functools.cache(lambda: Extractor(_extraction(config, store), store, stack))
         problems = report.problems
         if config.recompute:
             damaged = frozenset(problem.shard for problem in problems)
-            compared = recompute(store, extract, config.recompute, config.seed, config.tolerance, damaged)
+            compared = recompute(store, extractor(), config.recompute, config.seed, config.tolerance, damaged)
             proved = compared.compared > 0
             _print_recomputed(config, compared)
             problems += compared.problems
         if config.repair and problems:
-            _print_repaired(config, repair(store, problems, extract))
+            # Dead samples alone need no extraction, so no configuration of one.
+            _print_repaired(config, repair(store, problems, lambda samples: extractor()(samples)))
             report = verify_store(config.store_uri, None, config.num_threads)
             _print_read(config, report)
             _print_problems(config, report.problems)
@@ -114,6 +117,10 @@ def _print_read(config: VerifyConfig, report: VerifyReport) -> None:
     size = f"{report.num_samples} samples of {report.num_videos} videos, {report.num_bytes / 2**20:.1f} MiB"
     print(f"store      {config.store_uri}, version {report.version}")
     print(f"read       {report.num_shards} shards, {size}")
+    if report.num_dead:
+        print(f"           {report.num_dead} samples of them are not live any more; their features may be used again")
+    if report.num_lost:
+        print(f"lost       {report.num_lost} samples that are not live any more are marked as damaged, and not read")
     if report.orphans:
         print(f"orphans    {len(report.orphans)} shards outside the catalog (the next publish removes them):")
         print(f"           {report.orphans[0]}")
@@ -138,6 +145,8 @@ def _print_repaired(config: VerifyConfig, report: RepairReport) -> None:
     _print_some(config, "mended", [f"{shard}: it has its old bytes again" for shard in report.mended])
     _print_some(config, "moved", [f"{shard}: its videos stand in a new generation" for shard in report.moved])
     _print_reasons(config, "failed", report.failed)
+    gone = "its video is gone or replaced; it is marked, and no source of features any more"
+    _print_reasons(config, "lost", dict.fromkeys(report.lost - set(report.failed), gone))
 
 
 def _print_reasons(config: VerifyConfig, name: str, reasons: dict[SampleId, str]) -> None:

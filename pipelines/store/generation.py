@@ -16,7 +16,7 @@ import polars as pl
 
 from hvlm.data.splits import SplitConfig, order_hash
 from pipelines.store.catalog import StoreFrames
-from pipelines.store.liveness import is_stored, live_samples
+from pipelines.store.liveness import is_source, live_samples
 from pipelines.store.plan import assigned_splits, complete_staged, video_encoder_pairs
 
 # What a sample takes beside its float16 features, for the cut: about 20 bytes of json per time stamp, then headers.
@@ -210,7 +210,7 @@ class _Sources:
         self._videos = {row["video_id"]: row for row in frames.videos.select(columns).iter_rows(named=True)}
         self._fingerprints = fingerprints
         wanted = pl.col("fingerprint").is_in(list(fingerprints.values()))
-        published = frames.samples.filter(is_stored(frames.samples) & wanted).sort(
+        published = frames.samples.filter(is_source(frames.samples) & wanted).sort(
             "commit", "video_id", descending=[True, False]
         )
         rows = published.unique(["content_hash", "fingerprint"], keep="first", maintain_order=True)
@@ -282,7 +282,7 @@ def video_bytes(videos: pl.DataFrame, fingerprints: Collection[str], frames: Sto
         .group_by("content_hash", "video_id", "encoder", "fingerprint")
         .agg(pl.col("num_rows").sum(), pl.col("dim").first())
     )
-    published = frames.samples.filter(is_stored(frames.samples)).select(columns)
+    published = frames.samples.filter(is_source(frames.samples)).select(columns)
     known = pl.concat([published, staged.select(columns)]).unique(
         ["content_hash", "fingerprint"], keep="first", maintain_order=True
     )

@@ -3,10 +3,14 @@
 A video's *home* is its highest generation. Its live samples are the rows of that generation, unless it was tombstoned
 in a later commit. Rows of older generations are dead (the video changed, or was republished or compacted), but their
 bytes are stored until `jobs.compact` drops the generation, so they still serve as a source of features that need no
-decoding.
+decoding. A `damaged` row (of `jobs.verify repair=true`) ends that for one sample: it is a copy of the sample's row with
+this state.
 """
 
 import polars as pl
+
+SAMPLE = ["gen", "video_id", "encoder", "fingerprint"]
+"""The columns that name a sample."""
 
 
 def live_samples(samples: pl.DataFrame) -> pl.DataFrame:
@@ -32,6 +36,14 @@ def is_stored(samples: pl.DataFrame) -> pl.Expr:
     """Return the condition on rows of `samples`: a sample, live or dead, whose generation is not dropped."""
     dropped = samples.filter(pl.col("state") == "dropped")["gen"]
     return (pl.col("state") == "live") & ~pl.col("gen").is_in(dropped.implode())
+
+
+def is_source(samples: pl.DataFrame) -> pl.Expr:
+    """Return the condition on rows of `samples`: a stored sample whose features may be copied into another one."""
+    damaged = samples.filter(pl.col("state") == "damaged")
+    if damaged.is_empty():
+        return is_stored(samples)
+    return is_stored(samples) & ~pl.struct(SAMPLE).is_in(damaged.select(pl.struct(SAMPLE)).to_series().implode())
 
 
 def selected_encoders(samples: pl.DataFrame) -> dict[str, str]:

@@ -24,7 +24,7 @@ import polars as pl
 
 from hvlm.data.splits import SplitConfig, assign_split, order_hash
 from pipelines.store.catalog import StoreFrames
-from pipelines.store.liveness import home_generations, is_stored
+from pipelines.store.liveness import home_generations, is_source
 
 STATUSES = ("new", "changed", "stale", "partial", "failed_before", "relabelled", "staged", "done")
 _RUN = ("new", "changed", "stale", "partial")
@@ -204,7 +204,7 @@ def _pairs_frame(column: str, values: Mapping[str, str]) -> pl.DataFrame:
 
 
 def _mark_published(pairs: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
-    published = samples.lazy().filter(is_stored(samples)).select(_PAIR)
+    published = samples.lazy().filter(is_source(samples)).select(_PAIR)
     mine = published.join(pairs.lazy().select("video_id").unique(), on="video_id", how="semi").collect()
     current = pairs.select("video_id", "content_hash").unique()
     same = published.join(current.lazy(), on="content_hash", how="semi").collect()

@@ -22,7 +22,7 @@ from infra import storage
 from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.fingerprint import canonical_json
 from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, readiness_of, set_folder, shard_tasks
-from pipelines.store.liveness import is_stored, live_samples, selected_encoders
+from pipelines.store.liveness import is_source, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import set_manifest, write_shard
@@ -202,7 +202,7 @@ def clean_up(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
 def _drop_staged(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
     frames = replace(store.frames(), staged=store.staged())
     unit = ["video_id", "content_hash", "encoder", "fingerprint"]
-    published = frames.samples.filter(is_stored(frames.samples))
+    published = frames.samples.filter(is_source(frames.samples))
     current = frames.videos.select("video_id", "content_hash")
     superseded = pl.any_horizontal(
         pl.lit(False),

@@ -8,6 +8,9 @@ Published generations are never rewritten and readers pin them by their hashes, 
   what is damaged is taken from the new extraction. ONE commit adds the new rows and so retires the old; the damaged
   shard stays for the readers that pin an older version.
 
+A damaged sample of no use any more (its video is gone or replaced, or moved by this repair) is marked in the same commit:
+no publish takes its features again, should its content come back.
+
 Damaged shards are repaired one name of a generation after another, so a kill loses the work on one of them. What it
 leaves are files that no catalog row names; the next job sweeps them.
 """
@@ -27,7 +30,7 @@ from hvlm.data.tar import TarWriter
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask, set_folder
-from pipelines.store.liveness import live_samples
+from pipelines.store.liveness import SAMPLE, is_stored, live_samples
 from pipelines.store.publish import write_manifests
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import make_sample, write_shard
@@ -61,13 +64,16 @@ class RepairReport:
 
     Args:
         mended: shards that have their old bytes again. moved: shards whose videos were published anew. extracted:
-            videos that were decoded. failed: samples that stay damaged, and why.
+            videos that were decoded. failed: samples that stay damaged, and why. lost: samples that
+            were not extracted again but marked as damaged: the next extraction decodes their content anew, if it is
+            there.
     """
 
     mended: list[str] = field(default_factory=list)
     moved: list[str] = field(default_factory=list)
     extracted: set[str] = field(default_factory=set)
     failed: dict[SampleId, str] = field(default_factory=dict)
+    lost: set[SampleId] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,6 @@ def repair(store: FeatureStore, problems: Iterable[Problem], extract: Extract) -
         JobError: another job published meanwhile.
     """
     sweep_orphans(store)
-    report = RepairReport()
     named: dict[str, set[str]] = {}
     for problem in problems:
         named.setdefault(problem.shard, set()).add(problem.key)
@@ -99,16 +104,84 @@ def repair(store: FeatureStore, problems: Iterable[Problem], extract: Extract) -
     for shard in sorted(named):
         folder, _, name = shard.rpartition("/")
         groups.setdefault((folder.rpartition("/")[2], name), []).append(shard)
+    work = _Repair(store, extract)
     for shards in groups.values():
-        rows = store.samples().filter((pl.col("state") == "live") & pl.col("shard").is_in(shards)).sort("offset")
-        _repair_group(store, [_look_at(store, name, rows, named[name]) for name in shards], extract, report)
-    return report
+        work.repair({name: named[name] for name in shards})
+    return work.report
 
 
-def _look_at(store: FeatureStore, name: str, rows: pl.DataFrame, named: set[str]) -> _Shard:
-    mine = rows.filter(pl.col("shard") == name).to_dicts()
-    damaged = frozenset(row["key"] for row in mine if row["key"] in named or _stored(store, row) is None)
-    return _Shard(name, mine, damaged)
+class _Repair:
+    """The state of a repair: the samples as it has left them so far, and what it did."""
+
+    def __init__(self, store: FeatureStore, extract: Extract) -> None:
+        self._store, self._extract = store, extract
+        self._version = store.samples_version()
+        self._samples = store.samples()
+        self._current = set(store.videos(["video_id", "content_hash"]).iter_rows())
+        # As published, not as a newer snapshot has it: that describes a content which may not be extracted yet.
+        self._metadata = {(video_id, digest): text for video_id, digest, text in store.metadata().iter_rows()}
+        self.report = RepairReport()
+
+    def repair(self, named: Mapping[str, set[str]]) -> None:
+        """Repair the shards (of the same videos) in which the named keys have problems."""
+        shards = self._look_at(named)
+        live = live_samples(self._samples)
+        damaged = [row for shard in shards for row in shard.rows if row["key"] in shard.damaged]
+        # Of what is dead already only the bytes were wanted: without them the shard's videos move.
+        wanted = live.join(pl.DataFrame(damaged, schema=SAMPLES), on=["shard", "key"], how="semi")
+        again = self._extract(wanted) if wanted.height else ExtractedAgain({}, {})
+        self.report.extracted |= {video_id for video_id, _, _ in again.segments}
+        self.report.failed |= again.failed
+        items = _Items(self._store, self._metadata, again.segments)
+        left = [shard for shard in shards if not _mend(self._store, shard, items)]
+        self.report.mended += [shard.name for shard in shards if shard not in left]
+        staying = {video_id for video_id, _, _ in again.failed}
+        in_left = live.filter(pl.col("shard").is_in([shard.name for shard in left]))
+        moving = in_left.filter(~pl.col("video_id").is_in(list(staying)))
+        latest = self._samples.select(pl.col("gen", "commit").max()).row(0)
+        rows = _move(self._store, latest, live.join(moving, on="video_id", how="semi"), items)
+        marks = self._marks(latest[1] + 1, left, in_left.filter(pl.col("video_id").is_in(list(staying))))
+        self._commit([*rows, *marks])
+        self.report.moved += [shard.name for shard in left if rows]
+        self.report.lost |= {_id(row) for row in marks} - set(again.segments)
+        for tar in {segment["tar"] for segments in again.segments.values() for segment in segments}:
+            storage.remove(storage.join(self._store.uri, tar))
+
+    def _look_at(self, named: Mapping[str, set[str]]) -> list[_Shard]:
+        stored = is_stored(self._samples) & pl.col("shard").is_in(list(named))
+        rows = self._samples.filter(stored).sort("offset").to_dicts()
+        shards = []
+        for name, keys in named.items():
+            mine = [row for row in rows if row["shard"] == name]
+            bad = frozenset(row["key"] for row in mine if row["key"] in keys or _stored(self._store, row) is None)
+            shards.append(_Shard(name, mine, bad))
+        return shards
+
+    def _marks(self, commit: int, left: Iterable[_Shard], staying: pl.DataFrame) -> list[dict[str, Any]]:
+        """Return the rows that end the damaged samples as sources of features, but for those that count further on.
+
+        What stays counts as long as the snapshot has the video with this content: a later repair may get at its file.
+        Else the next publish retires it, and must not take it for the features of the same content under another id.
+        """
+        marked = set(self._samples.filter(pl.col("state") == "damaged").select(SAMPLE).iter_rows())
+        for row in staying.iter_rows(named=True):
+            if (row["video_id"], row["content_hash"]) in self._current:
+                marked.add(_name(row))
+        bad = [row for shard in left for row in shard.rows if row["key"] in shard.damaged]
+        return [row | {"commit": commit, "state": "damaged"} for row in bad if _name(row) not in marked]
+
+    def _commit(self, rows: list[dict[str, Any]]) -> None:
+        frame = pl.DataFrame(rows, schema=SAMPLES)
+        self._version = self._store.commit_samples(frame, self._version)
+        self._samples = pl.concat([self._samples, frame.select(self._samples.columns)])
+
+
+def _id(row: Mapping[str, Any]) -> SampleId:
+    return row["video_id"], row["encoder"], row["fingerprint"]
+
+
+def _name(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in SAMPLE)
 
 
 def _stored(store: FeatureStore, row: Mapping[str, Any]) -> bytes | None:
@@ -118,30 +191,6 @@ def _stored(store: FeatureStore, row: Mapping[str, Any]) -> bytes | None:
     except (OSError, EOFError):  # taking a sample for damaged costs an extraction, never a feature
         return None
     return data if hashlib.sha256(data).hexdigest() == row["sample_sha256"] else None
-
-
-def _repair_group(store: FeatureStore, shards: Sequence[_Shard], extract: Extract, report: RepairReport) -> None:
-    version = store.samples_version()
-    samples = store.samples(version)
-    live = live_samples(samples)
-    damaged = [row for shard in shards for row in shard.rows if row["key"] in shard.damaged]
-    # Of what is dead already only the bytes were wanted: without them the shard's videos move.
-    wanted = live.join(pl.DataFrame(damaged, schema=SAMPLES), on=["shard", "key"], how="semi")
-    again = extract(wanted) if wanted.height else ExtractedAgain({}, {})
-    report.extracted |= {video_id for video_id, _, _ in again.segments}
-    report.failed |= again.failed
-    items = _Items(store, again.segments)
-    left = [shard for shard in shards if not _mend(store, shard, items)]
-    report.mended += [shard.name for shard in shards if shard not in left]
-    lost = {video_id for video_id, _, _ in again.failed}
-    moving = live.filter(pl.col("shard").is_in([shard.name for shard in left]) & ~pl.col("video_id").is_in(list(lost)))
-    if moving.height:
-        latest = samples.select(pl.col("gen", "commit").max()).row(0)
-        rows = _move(store, latest, live.join(moving, on="video_id", how="semi"), items)
-        store.commit_samples(pl.DataFrame(rows, schema=SAMPLES), version)
-        report.moved += [shard.name for shard in left]
-    for tar in {segment["tar"] for segments in again.segments.values() for segment in segments}:
-        storage.remove(storage.join(store.uri, tar))
 
 
 def _mend(store: FeatureStore, shard: _Shard, items: "_Items") -> bool:
@@ -190,14 +239,17 @@ def _move(store: FeatureStore, latest: tuple[int, int], live: pl.DataFrame, item
 class _Items:
     """Makes the items of shards: features from the new extraction where there are any, else from the sample itself."""
 
-    def __init__(self, store: FeatureStore, segments: Mapping[SampleId, list[dict[str, Any]]]) -> None:
-        self._store, self._segments = store, segments
-        # As published, not as a newer snapshot has it: that describes a content which may not be extracted yet.
-        self._metadata = {(video_id, digest): text for video_id, digest, text in store.metadata().iter_rows()}
+    def __init__(
+        self,
+        store: FeatureStore,
+        metadata: Mapping[tuple[str, str], str],
+        segments: Mapping[SampleId, list[dict[str, Any]]],
+    ) -> None:
+        self._store, self._metadata, self._segments = store, metadata, segments
 
     def item(self, row: Mapping[str, Any]) -> ShardItem:
         """Return the item of a live row."""
-        segments = self._segments.get((row["video_id"], row["encoder"], row["fingerprint"]))
+        segments = self._segments.get(_id(row))
         return ShardItem(
             video_id=row["video_id"],
             key=row["key"],
@@ -227,7 +279,7 @@ class _Items:
 
     def made_again(self, row: Mapping[str, Any]) -> bytes | None:
         """Return a sample's bytes from the new extraction, or None if it has none."""
-        if (row["video_id"], row["encoder"], row["fingerprint"]) not in self._segments:
+        if _id(row) not in self._segments:
             return None
         sample = make_sample(self.task(row, row["gen"], row["commit"], ()), self.item(row))
         buffer = io.BytesIO()

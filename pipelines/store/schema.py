@@ -76,7 +76,7 @@ SAMPLES: dict[str, pl.DataType] = {
     "size": pl.Int64(),
     "sample_sha256": pl.String(),
     # live | tombstone (video gone) | selected (this encoder fingerprint is the one to read)
-    # | dropped (the files of this generation are deleted)
+    # | dropped (the files of this generation are deleted) | damaged (this sample is no source of features any more)
     "state": pl.String(),
 }
 

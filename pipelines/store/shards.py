@@ -173,13 +173,14 @@ def _from_staging(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.floa
 
 def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float16], dict[str, Any]]:
     shard, offset, size, sha256 = item.published or ("", 0, 0, "")
-    uri = storage.join(task.store_uri, shard)
     try:
-        data = storage.read_range(uri, offset, size)
+        data = storage.read_range(storage.join(task.store_uri, shard), offset, size)
     except (FileNotFoundError, EOFError) as error:
-        raise _damaged(uri, item.video_id, "is lost" if isinstance(error, FileNotFoundError) else str(error)) from error
+        found = "is lost" if isinstance(error, FileNotFoundError) else str(error)
+        raise _damaged(task.store_uri, shard, item.video_id, found) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise _damaged(uri, item.video_id, f"differs from what was written (bytes {offset} to {offset + size})")
+        found = f"differs from what was written (bytes {offset} to {offset + size})"
+        raise _damaged(task.store_uri, shard, item.video_id, found)
     features, meta = decode_sample(data)
     if meta.fingerprint != task.fingerprint:
         raise ValueError(
@@ -189,10 +190,12 @@ def _from_published(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.fl
     return features, {name: getattr(meta, name) for name in copied}
 
 
-def _damaged(uri: str, video_id: str, found: str) -> DamagedShardError:
+def _damaged(store_uri: str, shard: str, video_id: str, found: str) -> DamagedShardError:
+    uri = storage.join(store_uri, shard)
     return DamagedShardError(
         f"the published shard {uri} {found}; the new sample of video '{video_id}' is made of its features. Run "
-        "jobs.verify to see what else is damaged, and again with repair=true to mend it"
+        f"`python -m jobs.verify --config jobs/configs/verify.yaml store_uri={store_uri} repair=true`, then this "
+        "command again"
     )
 
 

@@ -1,4 +1,8 @@
-"""Verify: re-reads every live shard and compares it with the catalog, down to the sample."""
+"""Verify: re-reads every stored shard and compares it with the catalog, down to the sample.
+
+Dead samples are read too: a video that comes back, or stands under another id, takes its features from them. What a
+repair has marked as damaged is known, and no problem any more; of its shard only the other samples are checked.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,7 +18,7 @@ from hvlm.data.keys import video_key
 from hvlm.data.samples import SampleMeta, decode_sample
 from infra import storage
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.liveness import is_stored, live_samples
+from pipelines.store.liveness import SAMPLE, is_source, is_stored, live_samples
 from pipelines.store.staging import FEATURES_FOLDER
 
 _CHUNK_BYTES = 8 * 2**20
@@ -40,6 +44,8 @@ class VerifyReport:
     """What was read and what was wrong.
 
     Args:
+        num_samples: read, of which num_dead are not live any more.
+        num_lost: dead samples that were not read: a repair has marked them as damaged.
         orphans: shards in the store that no catalog row names (a killed publish leaves them; the next one removes
             them).
     """
@@ -47,6 +53,8 @@ class VerifyReport:
     version: int
     num_shards: int
     num_samples: int
+    num_dead: int
+    num_lost: int
     num_videos: int
     num_bytes: int
     problems: tuple[Problem, ...]
@@ -54,34 +62,50 @@ class VerifyReport:
 
 
 def verify_store(store_uri: str, version: int | None = None, num_threads: int = 4) -> VerifyReport:
-    """Re-read every live shard of a store version: size and sha256, and of each sample range, key, shape, values, json.
+    """Re-read every stored shard: size and sha256, and of each sample range, key, shape, values, json.
+
+    Args:
+        version: of the `samples` table; None: the newest. Of another one only the shards with live samples are read:
+            others may be deleted by now.
 
     Raises:
         UserError: no such store or version.
     """
     store = FeatureStore.open(store_uri)
-    if version is None:
-        version = store.samples_version()
-    samples = store.samples(version)
+    newest = store.samples_version()
+    samples = store.samples(newest if version is None else version)
     live = live_samples(samples)
-    rows = samples.filter((pl.col("state") == "live") & pl.col("shard").is_in(live["shard"].unique().to_list()))
+    rows = _stored_rows(samples, live)
+    if version not in (None, newest):
+        rows = rows.join(live, on="shard", how="semi")
     groups = [
         (str(name[0]), group.sort("offset").to_dicts())
         for name, group in rows.sort("shard").group_by("shard", maintain_order=True)
+        if not group["lost"].all()
     ]
     with ThreadPoolExecutor(num_threads) as pool:
         checked = list(pool.map(lambda group: _check_shard(store.uri, *group), groups))
     known = set(samples.filter(is_stored(samples))["shard"])
     stored = (f"{FEATURES_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, FEATURES_FOLDER)))
     return VerifyReport(
-        version=version,
+        version=newest if version is None else version,
         num_shards=len(groups),
-        num_samples=rows.height,
+        num_samples=rows.height - int(rows["lost"].sum()),
+        num_dead=rows.filter(~pl.col("live") & ~pl.col("lost")).height,
+        num_lost=int(rows["lost"].sum()),
         num_videos=live["video_id"].n_unique(),
         num_bytes=sum(num_bytes for num_bytes, _ in checked),
         problems=(*(problem for _, problems in checked for problem in problems), *_catalog_problems(live)),
         orphans=tuple(path for path in stored if path.endswith(".tar") and path not in known),
     )
+
+
+def _stored_rows(samples: pl.DataFrame, live: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of all stored samples and whether each is `live`, or dead and marked as damaged (`lost`)."""
+    rows = samples.with_columns(source=is_source(samples)).filter(is_stored(samples))
+    rows = rows.join(live.select(SAMPLE).unique().with_columns(live=pl.lit(True)), on=SAMPLE, how="left")
+    rows = rows.with_columns(pl.col("live").fill_null(False))
+    return rows.with_columns(lost=~pl.col("source") & ~pl.col("live")).drop("source")
 
 
 def _check_shard(store_uri: str, shard: str, rows: list[dict[str, Any]]) -> tuple[int, list[Problem]]:
@@ -90,16 +114,17 @@ def _check_shard(store_uri: str, shard: str, rows: list[dict[str, Any]]) -> tupl
         with storage.local_copy(storage.join(store_uri, shard)) as path:
             return path.stat().st_size, _check_file(path, shard, rows)
     except FileNotFoundError:
-        return 0, [Problem(shard, "", "", f"the file is missing; it held {len(rows)} samples")]
+        num_live = sum(row["live"] for row in rows)
+        return 0, [Problem(shard, "", "", f"the file is missing; it held {len(rows)} samples, {num_live} of them live")]
     except OSError as error:
         return 0, [Problem(shard, "", "", f"unreadable: {error}")]
 
 
 def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Problem]:
-    problems = []
+    whole, problems = [], []
     size = path.stat().st_size
     if size != rows[0]["shard_bytes"]:
-        problems.append(Problem(shard, "", "", f"{size} bytes, the catalog says {rows[0]['shard_bytes']}"))
+        whole.append(Problem(shard, "", "", f"{size} bytes, the catalog says {rows[0]['shard_bytes']}"))
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -110,22 +135,16 @@ def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Prob
             if row["offset"] != end:
                 found = f"starts at byte {row['offset']}, the sample before it ends at {end}"
             end = row["offset"] + row["size"]
-            if found:
+            if found and not row["lost"]:
+                found += "" if row["live"] else "; it is not live any more, but a source of features"
                 problems.append(Problem(shard, row["key"], row["video_id"], found))
     if end + TAR_END_BYTES != rows[0]["shard_bytes"]:
-        problems.append(
-            Problem(
-                shard,
-                "",
-                "",
-                f"its samples end at byte {end}, the shard at {rows[0]['shard_bytes']}: the catalog lacks samples",
-            )
-        )
+        found = f"its samples end at byte {end}, the shard at {rows[0]['shard_bytes']}: the catalog lacks samples"
+        whole.append(Problem(shard, "", "", found))
     if digest.hexdigest() != rows[0]["shard_sha256"]:
-        problems.append(
-            Problem(shard, "", "", f"sha256 {digest.hexdigest()}, the catalog says {rows[0]['shard_sha256']}")
-        )
-    return problems
+        found = f"sha256 {digest.hexdigest()}, the catalog says {rows[0]['shard_sha256']}"
+        whole.append(Problem(shard, "", "", found))
+    return problems if any(row["lost"] for row in rows) else [*problems, *whole]
 
 
 def _sample_problem(file: BinaryIO, row: Mapping[str, Any]) -> str | None:

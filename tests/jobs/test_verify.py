@@ -73,6 +73,20 @@ def test_recompute_and_repair_of_a_store_as_a_user_runs_them(ray_cluster, tmp_pa
     assert "recomputed 0 of 1" in out and "nothing was compared" in out and "as it was written" not in out
 
 
+def test_damage_of_what_is_not_live_any_more_is_marked_without_any_configuration(world, capsys):
+    row = world.store.samples().filter(pl.col("video_id") == "video003").row(0, named=True)
+    for video_id in ids(6):
+        world.remove(video_id)
+    world.run()
+    (world.root / row["shard"]).unlink()
+    assert run(VerifyConfig(store_uri=str(world.root))) == 1
+    out = capsys.readouterr().out
+    assert "12 samples of them are not live any more" in out and "0 of them live" in out
+    assert run(VerifyConfig(store_uri=str(world.root), repair=True)) == 0
+    out = capsys.readouterr().out
+    assert f"lost       video 'video003' by {row['encoder']}" in out and "are marked as damaged" in out
+
+
 def test_another_job_or_no_configuration_is_said(world):
     with world.store.writing("jobs.extract"), pytest.raises(StoreIsHeld, match=r"jobs\.extract"):
         run(VerifyConfig(store_uri=str(world.root), recompute=0.1))

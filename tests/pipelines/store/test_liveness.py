@@ -1,6 +1,6 @@
 import polars as pl
 
-from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders
+from pipelines.store.liveness import is_source, is_stored, last_fingerprint, live_samples, selected_encoders
 from pipelines.store.schema import SAMPLES
 
 EMPTY = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
@@ -42,6 +42,15 @@ def test_each_step_of_a_history():
 def test_a_sample_of_another_encoder_from_an_older_generation_is_dead():
     rows = [(1, 1, "a", "clip", "A", "live"), (1, 1, "a", "c3d", "C", "live"), (2, 2, "a", "clip", "A", "live")]
     assert live_samples(samples(*rows)).select("gen", "encoder").rows() == [(2, "clip")]
+
+
+def test_a_damaged_mark_ends_one_sample_as_a_source_and_nothing_else():
+    marked = samples(*HISTORY, (6, 1, "b", "clip", "A", "damaged"), (7, 4, "", "", "", "dropped"))
+    stored = [(1, "a"), (1, "b"), (2, "a"), (2, "a"), (5, "b")]
+    assert marked.filter(is_stored(marked)).select("gen", "video_id").rows() == stored
+    stored.remove((1, "b"))
+    assert marked.filter(is_source(marked)).select("gen", "video_id").rows() == stored
+    assert live_samples(marked).equals(live_samples(samples(*HISTORY)))
 
 
 def test_selections():

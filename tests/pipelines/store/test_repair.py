@@ -15,8 +15,10 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.repair import ExtractedAgain, RepairReport, repair
+from pipelines.store.shards import DamagedShardError
 from pipelines.store.staging import write_staging_tar
 from pipelines.store.verify import Problem, verify_store
+from tests.pipelines.store.test_publish import check_contents
 from tests.pipelines.store.world import BOTH, World, ids, planted_features, tree
 
 
@@ -173,6 +175,47 @@ def test_a_dead_sample_costs_no_extraction(world: World) -> None:
     extraction = Extraction(world)
     report = repaired(world, extraction)
     assert extraction.asked == [] and report.moved == [rows[0]["shard"]]
+
+
+@pytest.mark.parametrize("damage", ["flipped", "lost"])
+@pytest.mark.parametrize("all_gone", [False, True], ids=["shard half alive", "generation dead"])
+@pytest.mark.parametrize("new_id", ["video004", "elsewhere"])
+def test_a_video_whose_dead_sample_is_damaged_comes_back(
+    world: World, new_id: str, all_gone: bool, damage: str
+) -> None:
+    contents = dict(world.videos)
+    row = live(world).filter(pl.col("video_id") == "video004").row(0, named=True)
+    for video_id in ids(10) if all_gone else ["video004"]:
+        world.remove(video_id)
+    world.run()
+    (Path(world.root) / row["shard"]).unlink() if damage == "lost" else flip(world, row)
+    world.videos[new_id] = contents["video004"]
+    for _ in range(2):  # however often it is tried
+        with pytest.raises(DamagedShardError, match=r"jobs\.verify .* repair=true"):
+            world.run()
+    assert world.store.staged().is_empty()  # its features were published once: nothing was extracted
+    extraction = Extraction(world)
+    report = repaired(world, extraction)
+    assert ("video004", "clip", row["fingerprint"]) in report.lost and not report.failed
+    assert ("video004", "clip") not in extraction.asked and problems(world) == ()
+    todo = world.plan().todo.to_dicts()
+    assert [(video["video_id"], [need["encoder"] for need in video["needs"]]) for video in todo] == [(new_id, ["clip"])]
+    assert world.run().published == 1
+    check_contents(world)
+    assert repaired(world, extraction).lost == set()
+
+
+def test_a_damaged_sample_of_a_renamed_video_is_given_up_though_no_publish_has_retired_it(world: World) -> None:
+    row = live(world).filter(pl.col("video_id") == "video004").row(0, named=True)
+    flip(world, row)
+    world.videos["elsewhere"] = world.videos.pop("video004")
+    with pytest.raises(DamagedShardError, match="video 'elsewhere'"):
+        world.run()
+    report = repaired(world, Extraction(world, gone=("video004",)))
+    assert {sample[0] for sample in report.failed} == {sample[0] for sample in report.lost} == {"video004"}
+    assert {problem.video_id for problem in problems(world)} == {"video004", ""}  # it is live until the next publish
+    assert world.run().published == 1
+    check_contents(world)
 
 
 def after_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: int) -> None:

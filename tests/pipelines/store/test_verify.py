@@ -76,14 +76,50 @@ def test_a_missing_and_a_truncated_shard(world):
     assert ["missing" in problem.message for problem in problems(world)] == [True]
 
 
-def test_an_old_generation_that_nothing_lives_in_is_not_read(world):
+def test_a_generation_that_nothing_lives_in_is_read_as_long_as_it_is_stored(world):
     for video_id in ids(10):
         world.add(video_id, content="v2")
     world.run()
+    report = verify_store(str(world.root))
+    assert (report.num_samples, report.num_dead, report.num_lost, report.num_videos) == (40, 20, 0, 10)
+    row = live_row(world, 0)
+    flip(world, row, row["offset"] + 700)
+    assert [problem.message for problem in problems(world) if "not live any more" in problem.message] != []
+    (world.root / row["shard"]).unlink()
+    assert [problem.shard for problem in problems(world)] == [row["shard"]]
+    assert "0 of them live" in problems(world)[0].message
+    newest = world.store.samples_version()
+    assert verify_store(str(world.root), version=1).problems != () != verify_store(str(world.root), newest).problems
+
+
+def test_of_an_older_version_only_the_shards_with_live_samples_are_read(world):
+    for video_id in ids(10):
+        world.add(video_id, content="v2")
+    world.run()
+    pinned = world.store.samples_version()
     for path in (world.root / "features").rglob("gen-000001/*.tar"):
         path.unlink()
-    assert problems(world) == ()
-    assert verify_store(str(world.root), version=1).problems != ()
+    world.add("another")
+    world.run()
+    assert verify_store(str(world.root), version=pinned).problems == () != problems(world)
+
+
+def test_a_dead_sample_that_is_marked_as_damaged_is_no_problem_and_the_others_of_its_shard_are_checked(world):
+    row = live_row(world)
+    shard = world.store.samples().filter(pl.col("shard") == row["shard"]).sort("offset").to_dicts()
+    assert len(shard) >= 3
+    for each in shard[:2]:
+        world.add(each["video_id"], content="v2")
+    world.run()
+    flip(world, shard[0], shard[0]["offset"] + 700)
+    assert len(problems(world)) == 2
+    mark = pl.DataFrame([shard[0] | {"state": "damaged", "commit": 9}], schema=world.store.samples().schema)
+    world.store.commit_samples(mark, world.store.samples_version())
+    report = verify_store(str(world.root))
+    assert (report.problems, report.num_lost, report.num_dead) == ((), 1, 3)
+    flip(world, shard[1], shard[1]["offset"] + 700)
+    flip(world, shard[2], shard[2]["offset"] + 700)
+    assert [problem.key for problem in problems(world)] == [shard[1]["key"], shard[2]["key"]]
 
 
 def test_a_shard_outside_the_catalog_is_an_orphan_not_a_problem(world):
