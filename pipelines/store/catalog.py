@@ -212,13 +212,14 @@ class FeatureStore:
             ) from error
         return expected_version + 1
 
+    def dropped_generations(self) -> set[int]:
+        """Return the generations whose files `jobs.compact` has deleted."""
+        return set(self._scan("samples").filter(pl.col("state") == "dropped").select("gen").collect()["gen"])
+
     def _refuse_dropped(self, version: int, samples: pl.DataFrame) -> None:
         """A compaction deletes generations that nobody should read any more; whoever pinned one is told so."""
-        dropped = self._scan("samples").filter(pl.col("state") == "dropped").select("gen", "commit").collect()
-        if dropped.is_empty():
-            return
-        needed = live_samples(samples).select("gen").unique()
-        missing = sorted(dropped.join(needed, on="gen", how="semi")["gen"].unique())
+        dropped = self.dropped_generations()
+        missing = sorted(dropped & set(live_samples(samples)["gen"])) if dropped else []
         if missing:
             raise UserError(
                 what=f"version {version} of {self.table_uri('samples')}",

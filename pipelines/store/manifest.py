@@ -104,16 +104,44 @@ def read_sample(
         row: a row of `Manifest.rows(encoder)`, or of `Manifest.frame` together with `encoder`.
 
     Raises:
-        ValueError: the bytes are not the sample that the row names (the shard is damaged; `jobs.verify` says more).
+        UserError: the bytes are not those that were published, or `jobs.compact` has deleted the shard meanwhile.
     """
     prefix = f"{encoder}." if encoder else ""
-    shard, offset, size = (row[prefix + name] for name in ("shard", "offset", "size"))
-    features, meta = decode_sample(storage.read_range(storage.join(store_uri, shard), offset, size))
+    shard, offset, size, sha256 = (row[prefix + name] for name in ("shard", "offset", "size", "sample_sha256"))
+    uri = storage.join(store_uri, shard)
+    try:
+        data = storage.read_range(uri, offset, size)
+    except FileNotFoundError as error:
+        if row["gen"] in FeatureStore.open(store_uri).dropped_generations():
+            raise _dropped(uri, row["gen"]) from error
+        raise _damaged(uri, row["key"], "no such file") from error
+    except EOFError as error:
+        raise _damaged(uri, row["key"], str(error)) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise _damaged(uri, row["key"], f"bytes {offset} to {offset + size} with the sha256 {found}")
+    features, meta = decode_sample(data)
     if meta.key != row["key"]:
-        raise ValueError(
-            f"{shard} has the sample '{meta.key}' at offset {offset}, expected '{row['key']}'; run jobs.verify"
-        )
+        raise _damaged(uri, row["key"], f"the sample '{meta.key}' at offset {offset}")
     return features, meta
+
+
+def _dropped(uri: str, gen: int) -> UserError:
+    return UserError(
+        what=uri,
+        got=f"no such file: jobs.compact has deleted generation {gen} since this job read the store's catalog",
+        expected="the shards of the version that this job began with",
+        do="start it again on the newest version, and compact with a keep_versions_days that is longer than any job",
+    )
+
+
+def _damaged(uri: str, key: str, found: str) -> UserError:
+    return UserError(
+        what=uri,
+        got=found,
+        expected=f"the sample '{key}' as it was published",
+        do="run jobs.verify to see all that is damaged, and again with repair=true to mend it",
+    )
 
 
 def _choose(uri: str, samples: pl.DataFrame, encoders: Sequence[str] | None) -> dict[str, str]:

@@ -53,7 +53,7 @@ class SampleTable:
         frames = {name: manifest.rows(name).filter(pl.col("split") == split).sort("key") for name in manifest.encoders}
         frame = frames[first]
         index = index_samples(frame["key"].to_list(), frame["num_rows"].to_list(), frame["shard"].to_list())
-        where = ["key", "shard", "offset", "size"]
+        where = ["key", "gen", "shard", "offset", "size", "sample_sha256"]
         return cls(manifest.store_uri, index, {name: each.select(where).to_dicts() for name, each in frames.items()})
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from hvlm.errors import UserError
+from pipelines.store.compact import CompactConfig, compact
 from pipelines.store.manifest import open_manifest, read_sample
 from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids
 
@@ -120,5 +121,31 @@ def test_the_encoder_is_described(world):
 
 def test_a_row_that_points_at_another_sample_is_noticed(world):
     one, other = open_manifest(str(world.root)).rows("clip").to_dicts()[:2]
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UserError, match=f"the sample '{other['key']}' at .*; expected the sample '{one['key']}'"):
         read_sample(str(world.root), other | {"key": one["key"]})
+
+
+@pytest.mark.parametrize("damage", ["flipped", "short", "lost"])
+def test_a_damaged_sample_is_never_handed_out(world, damage):
+    row = open_manifest(str(world.root)).frame.row(3, named=True)
+    path = world.root / row["clip.shard"]
+    data = bytearray(path.read_bytes())
+    end = row["clip.offset"] + row["clip.size"]
+    features = data.index(b"NUMPY", row["clip.offset"]) + 200  # a number: the sample still decodes
+    data[features] ^= 1
+    path.write_bytes(data if damage == "flipped" else data[: end - 100])
+    if damage == "lost":
+        path.unlink()
+    words = {"flipped": "sha256", "short": "bytes from offset", "lost": "no such file"}
+    with pytest.raises(UserError, match=f"{words[damage]}.*expected the sample '{row['key']}'.*repair=true"):
+        read_sample(str(world.root), row, "clip")
+    assert read_sample(str(world.root), row, "c3d")[1].key == row["key"]
+
+
+def test_a_compaction_under_a_reader_says_so(world):
+    row = open_manifest(str(world.root)).rows("clip").row(0, named=True)
+    world.remove(ids(8)[0])
+    world.run()
+    compact(CompactConfig(store_uri=str(world.root), keep_versions_days=0))
+    with pytest.raises(UserError, match=r"jobs\.compact has deleted generation 1 .*keep_versions_days"):
+        read_sample(str(world.root), row)
