@@ -28,7 +28,7 @@ from pipelines.store.repair import ExtractedAgain, SampleId
 from pipelines.store.schema import VIDEOS
 from pipelines.store.snapshot import content_hash
 from pipelines.store.sources import file_stamp
-from pipelines.store.staging import STAGING_FOLDER, read_segment, sweep_orphans
+from pipelines.store.staging import STAGING_FOLDER, read_segment, remove_tars, sweep_orphans
 from pipelines.store.verify import Problem
 
 _WAVE = 2000  # samples whose staged features stand in the store at once
@@ -170,7 +170,7 @@ def recompute(
     for wave in chosen.iter_slices(_WAVE):
         again = extract(wave)
         skipped |= again.failed
-        for row, off in _distances(store.uri, wave, again):
+        for row, off in _distances(store, wave, again):
             compared, largest = compared + 1, max(largest, off)
             if off > tolerance:
                 message = f"its features differ from what its video gives now by {off:.3g} of their length"
@@ -190,18 +190,19 @@ def _any_of(fingerprints: Mapping[str, str]) -> pl.Expr:
     return pl.any_horizontal(*pairs)
 
 
-def _distances(store_uri: str, samples: pl.DataFrame, again: ExtractedAgain) -> Iterator[tuple[dict[str, Any], float]]:
+def _distances(
+    store: FeatureStore, samples: pl.DataFrame, again: ExtractedAgain
+) -> Iterator[tuple[dict[str, Any], float]]:
     """Yield the samples that were extracted again with their distance; then remove the staged features."""
     for row in samples.iter_rows(named=True):
         segments = again.segments.get((row["video_id"], row["encoder"], row["fingerprint"]))
         if segments:
-            parts = [read_segment(store_uri, segment) for segment in segments]
+            parts = [read_segment(store.uri, segment) for segment in segments]
             features, times_s = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-            stored, meta = read_sample(store_uri, row)
+            stored, meta = read_sample(store.uri, row)
             same_times = len(times_s) == meta.num_rows and np.allclose(times_s, meta.timestamps_s, atol=_SAME_TIME_S)
             yield row, distance(stored, features) if same_times else float("inf")
-    for tar in {segment["tar"] for segments in again.segments.values() for segment in segments}:
-        storage.remove(storage.join(store_uri, tar))
+    remove_tars(store, again.tars())
 
 
 def distance(stored_TD: npt.NDArray[np.float16], again_TD: npt.NDArray[np.float16]) -> float:

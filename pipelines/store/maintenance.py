@@ -37,4 +37,5 @@ def tidy_tables(store: FeatureStore) -> None:
                 merged = table.optimize.compact()
                 logger.info("merged %s small files of the table %s", merged["numFilesRemoved"], name)
             if name not in APPEND_ONLY:
+                store.check_lease()  # a merge may take longer than a lease lasts
                 table.vacuum(retention_hours=_KEEP_HOURS, dry_run=False, enforce_retention_duration=False, full=True)

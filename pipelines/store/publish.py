@@ -26,7 +26,7 @@ from pipelines.store.liveness import is_source, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import set_manifest, write_shard
-from pipelines.store.staging import FEATURES_FOLDER, sweep_orphans
+from pipelines.store.staging import FEATURES_FOLDER, remove_tars, sweep_orphans
 
 logger = logging.getLogger(__name__)
 
@@ -215,8 +215,7 @@ def _drop_staged(store: FeatureStore, fingerprints: Mapping[str, str]) -> None:
     )
     if kept.height < frames.staged.height:
         store.replace_staged(kept)
-    for tar in sorted(set(frames.staged["tar"]) - set(kept["tar"])):
-        storage.remove(storage.join(store.uri, tar))
+    remove_tars(store, set(frames.staged["tar"]) - set(kept["tar"]))
 
 
 def _check_conservation(frames: StoreFrames, plan: GenerationPlan) -> None:

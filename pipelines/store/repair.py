@@ -34,7 +34,7 @@ from pipelines.store.liveness import SAMPLE, is_stored, live_samples
 from pipelines.store.publish import write_manifests
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import make_sample, write_shard
-from pipelines.store.staging import sweep_orphans
+from pipelines.store.staging import remove_tars, sweep_orphans
 from pipelines.store.verify import TAR_END_BYTES, Problem
 
 SampleId = tuple[str, str, str]
@@ -52,6 +52,10 @@ class ExtractedAgain:
 
     segments: dict[SampleId, list[dict[str, Any]]]
     failed: dict[SampleId, str]
+
+    def tars(self) -> set[str]:
+        """Return the staged tars."""
+        return {segment["tar"] for segments in self.segments.values() for segment in segments}
 
 
 Extract = Callable[[pl.DataFrame], ExtractedAgain]
@@ -144,8 +148,7 @@ class _Repair:
         self._commit([*rows, *marks])
         self.report.moved += [shard.name for shard in left if rows]
         self.report.lost |= {_id(row) for row in marks} - set(again.segments)
-        for tar in {segment["tar"] for segments in again.segments.values() for segment in segments}:
-            storage.remove(storage.join(self._store.uri, tar))
+        remove_tars(self._store, again.tars())
 
     def _look_at(self, named: Mapping[str, set[str]]) -> list[_Shard]:
         stored = is_stored(self._samples) & pl.col("shard").is_in(list(named))

@@ -96,6 +96,16 @@ def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np
     return features, times_s
 
 
+def remove_tars(store: FeatureStore, tars: Iterable[str]) -> None:
+    """Delete staged tars that no catalog row names any more.
+
+    Raises:
+        LeaseLost: the lease is not ours any more.
+    """
+    for tar in sorted(tars):
+        _remove(store, tar)
+
+
 def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER, FEATURES_FOLDER)) -> list[str]:
     """Delete what a killed run left and return the paths: tars that no catalog row names, temporary files.
 
@@ -114,12 +124,16 @@ def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER,
             orphan = path.endswith(".tar") and path not in referenced
             orphan |= path.endswith("/manifest.json") and path.rpartition("/")[0] not in sets
             if orphan or storage.TEMP_MARK in path:
-                store.check_lease()  # a job that slept past its lease must not delete what the next one has written
-                storage.remove(storage.join(store.uri, path))
+                _remove(store, path)
                 swept.append(path)
     if swept:
         logger.info("swept %d orphaned files of an earlier run from %s", len(swept), store.uri)
     return swept
+
+
+def _remove(store: FeatureStore, path: str) -> None:
+    store.check_lease()  # a job that slept past its lease must not delete what the next one has written
+    storage.remove(storage.join(store.uri, path))
 
 
 def _drop_rows_without_tar(store: FeatureStore) -> None:

@@ -97,3 +97,19 @@ def test_who_lost_the_lease_merges_nothing(tmp_path: Path) -> None:
         store._lease._lost = "it was taken"  # type: ignore[union-attr]
         with pytest.raises(LeaseLost):
             tidy_tables(store)
+
+
+def test_who_lost_the_lease_while_it_merged_deletes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = FeatureStore.open(str(tmp_path), create=True)
+    checks, deleted = list[int](), list[int]()
+
+    def check() -> None:
+        checks.append(1)
+        if len(checks) == 3:  # of `videos`, of `staged`, and before what `staged` no longer needs is deleted
+            raise LeaseLost("taken over")
+
+    monkeypatch.setattr(store, "check_lease", check)
+    monkeypatch.setattr(DeltaTable, "vacuum", lambda *_, **__: deleted.append(1))
+    with pytest.raises(LeaseLost):
+        tidy_tables(store)
+    assert deleted == []

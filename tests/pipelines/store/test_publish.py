@@ -12,6 +12,7 @@ from hvlm.errors import JobError, UserError
 from infra import storage
 from pipelines.store import publish as publish_module
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.lease import LeaseLost
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.odd_rows import OddRowsError
@@ -299,6 +300,26 @@ def test_a_kill_at_any_moment_of_a_publish_is_mended_by_the_next(tmp_path, monke
     assert tree(world.root) == tree(straight.root)
     assert world.store.staged().is_empty()
     assert tree(world.root, "staging") == {}
+    check_contents(world)
+
+
+def test_a_publish_that_loses_its_lease_after_the_commit_deletes_no_tar(world, monkeypatch):
+    world.add(*ids(4))
+    world.snapshot()
+    world.stage()
+    before, replace = tree(world.root, "staging"), FeatureStore.replace_staged
+
+    def lost(self):
+        raise LeaseLost("taken over")
+
+    def replace_and_lose(self, frame):
+        replace(self, frame)
+        patch.setattr(FeatureStore, "check_lease", lost)
+
+    with monkeypatch.context() as patch, pytest.raises(LeaseLost):
+        patch.setattr(FeatureStore, "replace_staged", replace_and_lose)
+        world.publish()
+    assert tree(world.root, "staging") == before
     check_contents(world)
 
 

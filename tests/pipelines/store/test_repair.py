@@ -12,6 +12,7 @@ import pytest
 from infra import storage
 from pipelines.store import repair as repair_module
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.lease import LeaseLost
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.repair import ExtractedAgain, RepairReport, repair
@@ -216,6 +217,26 @@ def test_a_damaged_sample_of_a_renamed_video_is_given_up_though_no_publish_has_r
     assert {problem.video_id for problem in problems(world)} == {"video004", ""}  # it is live until the next publish
     assert world.run().published == 1
     check_contents(world)
+
+
+def test_a_repair_that_loses_its_lease_after_the_commit_deletes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(world, live(world).row(4, named=True))
+    found, commit = problems(world), FeatureStore.commit_samples
+
+    def lost(self: FeatureStore) -> None:
+        raise LeaseLost("taken over")
+
+    def commit_and_lose(self: FeatureStore, frame: pl.DataFrame, expected_version: int) -> int:
+        version = commit(self, frame, expected_version)
+        patch.setattr(FeatureStore, "check_lease", lost)
+        return version
+
+    with monkeypatch.context() as patch, pytest.raises(LeaseLost):
+        patch.setattr(FeatureStore, "commit_samples", commit_and_lose)
+        repair(world.store, found, Extraction(world, off=0.001))
+    assert len(tree(Path(world.root), "staging")) == 1 and problems(world) == ()
 
 
 def after_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: int) -> None:
