@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from hvlm.errors import Reason, UserError, VideoError
 from infra.listing import find_below
-from infra.retries import retrying
+from infra.retries import is_transient, retrying
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +50,11 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 def reachable(what: str, uri: str) -> Iterator[None]:
     """Turn what a remote storage library raises in the block into a `UserError` about `what`.
 
-    Local errors and missing files pass as they are.
+    Local errors, missing files and files that end too early pass as they are.
     """
     try:
         yield
-    except (UserError, FileNotFoundError):
+    except (UserError, FileNotFoundError, EOFError):
         raise
     except Exception as error:  # each library has exceptions of its own: no credentials, no such host, throttled
         if is_local(uri):
@@ -132,7 +132,15 @@ def read_range(uri: str, offset: int, size: int) -> bytes:
                 return file.read(size)
         return bytes(fs.cat_file(path, start=offset, end=offset + size)) if size else b""
 
-    content = retrying(uri, read)
+    try:
+        content = retrying(uri, read)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or is_transient(error):
+            raise
+        have = retrying(uri, lambda: _size(fs, path))
+        if have is None or have > offset:
+            raise
+        content = b""  # an object store refuses a range that begins behind the end
     if len(content) != size:
         raise EOFError(f"{uri} has {len(content)} of the {size} bytes from offset {offset}")
     return content

@@ -9,7 +9,7 @@ need the videos, and hold the store's lease. Of videos that are gone or replaced
 should they come back, they are decoded anew.
 
 Exit code 0: the store is whole (after the repair); 1: something is wrong, each finding is printed with its shard,
-sample and video, or nothing of what was drawn could be compared.
+sample and video, or nothing of what was drawn could be compared; 2: wrong input, or a storage that does not answer.
 """
 
 import functools
@@ -99,7 +99,8 @@ def run(config: VerifyConfig) -> int:
             problems += compared.problems
         if config.repair and problems:
             # Dead samples alone need no extraction, so no configuration of one.
-            _print_repaired(config, repair(store, problems, lambda samples: extractor()(samples)))
+            done = repair(store, problems, lambda samples: extractor()(samples))
+            _print_repaired(config, done, sum(problem.in_catalog for problem in problems))
             report = verify_store(config.store_uri, None, config.num_threads)
             _print_read(config, report)
             _print_problems(config, report.problems)
@@ -140,8 +141,10 @@ def _print_recomputed(config: VerifyConfig, report: RecomputeReport) -> None:
     _print_reasons(config, "skipped", report.skipped)
 
 
-def _print_repaired(config: VerifyConfig, report: RepairReport) -> None:
+def _print_repaired(config: VerifyConfig, report: RepairReport, num_in_catalog: int) -> None:
     print(f"repaired   {len(report.extracted)} videos were extracted again")
+    if num_in_catalog:
+        print(f"catalog    {num_in_catalog} problems are not of the shards; a repair lets them be, each says what to do")
     _print_some(config, "mended", [f"{shard}: it has its old bytes again" for shard in report.mended])
     _print_some(config, "moved", [f"{shard}: its videos stand in a new generation" for shard in report.moved])
     _print_reasons(config, "failed", report.failed)

@@ -126,10 +126,10 @@ class FeatureStore:
         table.load_as_version(moment)
         return pl.scan_delta(table).select(list(SAMPLES)).collect()
 
-    def metadata(self) -> pl.DataFrame:
+    def metadata(self, columns: Sequence[str] = ("video_id", "metadata_hash", "metadata_json")) -> pl.DataFrame:
         """Return all metadata that any video has or had: video_id, metadata_hash, metadata_json."""
-        columns = ["video_id", "metadata_hash", "metadata_json"]
-        return self._scan("videos").select(columns).unique(columns[:2], maintain_order=True).collect()
+        frame = self._scan("videos").select(columns)
+        return frame.unique(["video_id", "metadata_hash"], maintain_order=True).collect()
 
     def failures(self, first_seen: bool = False) -> pl.DataFrame:
         """Return the newest row of every failure; `attempts` counts how often it happened.

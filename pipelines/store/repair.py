@@ -35,7 +35,7 @@ from pipelines.store.publish import write_manifests
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import make_sample, write_shard
 from pipelines.store.staging import remove_tars, sweep_orphans
-from pipelines.store.verify import TAR_END_BYTES, Problem
+from pipelines.store.verify import TAR_END_BYTES, Problem, answering
 
 SampleId = tuple[str, str, str]
 """(video_id, encoder, fingerprint)"""
@@ -93,22 +93,26 @@ def repair(store: FeatureStore, problems: Iterable[Problem], extract: Extract) -
     """Repair the shards that have problems; call it while the store's lease is held.
 
     Args:
-        problems: of the newest version; what concerns no shard's content (a video that lives twice) stays as it is.
+        problems: of the newest version; those of the catalog stay as they are, and so do the samples they name.
         extract: extracts samples again.
 
     Raises:
         DamagedShardError: a sample that was to be copied is damaged in a way that the problems do not say.
-        JobError: another job published meanwhile.
+        JobError: another job published meanwhile. UserError: the storage fails.
     """
     sweep_orphans(store)
     named: dict[str, set[str]] = {}
+    contradictory = set()
     for problem in problems:
-        named.setdefault(problem.shard, set()).add(problem.key)
+        if problem.in_catalog:
+            contradictory.add(problem.video_id)
+        else:
+            named.setdefault(problem.shard, set()).add(problem.key)
     groups: dict[tuple[str, str], list[str]] = {}  # the shards of all encoders with the same videos
     for shard in sorted(named):
         folder, _, name = shard.rpartition("/")
         groups.setdefault((folder.rpartition("/")[2], name), []).append(shard)
-    work = _Repair(store, extract)
+    work = _Repair(store, extract, contradictory)
     for shards in groups.values():
         work.repair({name: named[name] for name in shards})
     return work.report
@@ -117,8 +121,8 @@ def repair(store: FeatureStore, problems: Iterable[Problem], extract: Extract) -
 class _Repair:
     """The state of a repair: the samples as it has left them so far, and what it did."""
 
-    def __init__(self, store: FeatureStore, extract: Extract) -> None:
-        self._store, self._extract = store, extract
+    def __init__(self, store: FeatureStore, extract: Extract, contradictory: set[str]) -> None:
+        self._store, self._extract, self._contradictory = store, extract, list(contradictory)
         self._version = store.samples_version()
         self._samples = store.samples()
         self._current = set(store.videos(["video_id", "content_hash"]).iter_rows())
@@ -133,13 +137,16 @@ class _Repair:
         damaged = [row for shard in shards for row in shard.rows if row["key"] in shard.damaged]
         # Of what is dead already only the bytes were wanted: without them the shard's videos move.
         wanted = live.join(pl.DataFrame(damaged, schema=SAMPLES), on=["shard", "key"], how="semi")
-        again = self._extract(wanted) if wanted.height else ExtractedAgain({}, {})
+        unclear = pl.col("video_id").is_in(self._contradictory)
+        again = self._extract(wanted.filter(~unclear)) if wanted.filter(~unclear).height else ExtractedAgain({}, {})
+        for row in wanted.filter(unclear).iter_rows(named=True):
+            again.failed[_id(row)] = "the catalog contradicts itself about its video: mend that first"
         self.report.extracted |= {video_id for video_id, _, _ in again.segments}
         self.report.failed |= again.failed
         items = _Items(self._store, self._metadata, again.segments)
         left = [shard for shard in shards if not _mend(self._store, shard, items)]
         self.report.mended += [shard.name for shard in shards if shard not in left]
-        staying = {video_id for video_id, _, _ in again.failed}
+        staying = {*self._contradictory, *(video_id for video_id, _, _ in again.failed)}
         in_left = live.filter(pl.col("shard").is_in([shard.name for shard in left]))
         moving = in_left.filter(~pl.col("video_id").is_in(list(staying)))
         latest = self._samples.select(pl.col("gen", "commit").max()).row(0)
@@ -189,9 +196,11 @@ def _name(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _stored(store: FeatureStore, row: Mapping[str, Any]) -> bytes | None:
     """Return a sample's bytes as they were written, or None."""
+    uri = storage.join(store.uri, row["shard"])
     try:
-        data = storage.read_range(storage.join(store.uri, row["shard"]), row["offset"], row["size"])
-    except (OSError, EOFError):  # taking a sample for damaged costs an extraction, never a feature
+        with answering(uri):
+            data = storage.read_range(uri, row["offset"], row["size"])
+    except (FileNotFoundError, EOFError):
         return None
     return data if hashlib.sha256(data).hexdigest() == row["sample_sha256"] else None
 

@@ -5,8 +5,9 @@ repair has marked as damaged is known, and no problem any more; of its shard onl
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +17,7 @@ import polars as pl
 
 from hvlm.data.keys import video_key
 from hvlm.data.samples import SampleMeta, decode_sample
+from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import SAMPLE, is_source, is_stored, live_samples
@@ -27,12 +29,18 @@ TAR_END_BYTES = 1024  # two zero blocks
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong; `key` and `video_id` are empty where it concerns the whole shard."""
+    """One thing that is wrong.
+
+    Args:
+        key, video_id: empty where it concerns the whole shard.
+        in_catalog: the catalog contradicts itself; the bytes may be sound, and no extraction mends it.
+    """
 
     shard: str
     key: str
     video_id: str
     message: str
+    in_catalog: bool = False
 
     def __str__(self) -> str:
         sample = f", sample {self.key} (video '{self.video_id}')" if self.key else ""
@@ -69,7 +77,7 @@ def verify_store(store_uri: str, version: int | None = None, num_threads: int = 
             others may be deleted by now.
 
     Raises:
-        UserError: no such store or version.
+        UserError: no such store or version; the storage fails, so that nobody knows what is damaged.
     """
     store = FeatureStore.open(store_uri)
     newest = store.samples_version()
@@ -86,7 +94,9 @@ def verify_store(store_uri: str, version: int | None = None, num_threads: int = 
     with ThreadPoolExecutor(num_threads) as pool:
         checked = list(pool.map(lambda group: _check_shard(store.uri, *group), groups))
     known = set(samples.filter(is_stored(samples))["shard"])
-    stored = (f"{FEATURES_FOLDER}/{name}" for name in storage.list_files(storage.join(store.uri, FEATURES_FOLDER)))
+    folder = storage.join(store.uri, FEATURES_FOLDER)
+    with answering(folder):
+        stored = [f"{FEATURES_FOLDER}/{name}" for name in storage.list_files(folder)]
     return VerifyReport(
         version=newest if version is None else version,
         num_shards=len(groups),
@@ -95,9 +105,31 @@ def verify_store(store_uri: str, version: int | None = None, num_threads: int = 
         num_lost=int(rows["lost"].sum()),
         num_videos=live["video_id"].n_unique(),
         num_bytes=sum(num_bytes for num_bytes, _ in checked),
-        problems=(*(problem for _, problems in checked for problem in problems), *_catalog_problems(live)),
+        problems=(*(problem for _, problems in checked for problem in problems), *_catalog_problems(store, live)),
         orphans=tuple(path for path in stored if path.endswith(".tar") and path not in known),
     )
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Tell a storage that fails from a damaged file: missing files and such that end too early pass as they are.
+
+    Raises:
+        UserError: the storage fails, also after the retries.
+    """
+    try:
+        with storage.reachable("store_uri", uri):
+            yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            what=uri,
+            got=f"{type(error).__name__}: {error}",
+            expected="a storage that answers",
+            do="check the mount and the permissions, then run the same command again; if the disk has lost the file, "
+            "delete it: then it counts as missing, and a repair makes it again",
+        ) from error
 
 
 def _stored_rows(samples: pl.DataFrame, live: pl.DataFrame) -> pl.DataFrame:
@@ -110,14 +142,13 @@ def _stored_rows(samples: pl.DataFrame, live: pl.DataFrame) -> pl.DataFrame:
 
 def _check_shard(store_uri: str, shard: str, rows: list[dict[str, Any]]) -> tuple[int, list[Problem]]:
     """Return `(bytes read, problems)` of one shard; `rows` are its samples by offset."""
+    uri = storage.join(store_uri, shard)
     try:
-        with storage.local_copy(storage.join(store_uri, shard)) as path:
+        with answering(uri), storage.local_copy(uri) as path:
             return path.stat().st_size, _check_file(path, shard, rows)
     except FileNotFoundError:
         num_live = sum(row["live"] for row in rows)
         return 0, [Problem(shard, "", "", f"the file is missing; it held {len(rows)} samples, {num_live} of them live")]
-    except OSError as error:
-        return 0, [Problem(shard, "", "", f"unreadable: {error}")]
 
 
 def _check_file(path: Path, shard: str, rows: list[dict[str, Any]]) -> list[Problem]:
@@ -177,8 +208,8 @@ def _meta_problem(meta: SampleMeta, row: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _catalog_problems(live: pl.DataFrame) -> list[Problem]:
-    """Samples that live twice, and videos that stand in two splits."""
+def _catalog_problems(store: FeatureStore, live: pl.DataFrame) -> list[Problem]:
+    """Samples that live twice, videos that stand in two splits, and such without their metadata."""
     twice = (
         live.group_by("video_id", "encoder", "fingerprint")
         .agg(pl.len(), pl.col("key").first(), pl.col("shard").min())
@@ -189,10 +220,13 @@ def _catalog_problems(live: pl.DataFrame) -> list[Problem]:
         .agg(pl.col("split").unique().sort(), pl.col("key").first(), pl.col("shard").min())
         .filter(pl.col("split").list.len() > 1)
     )
-    problems = [
-        Problem(row["shard"], row["key"], row["video_id"], f"live {row['len']} times") for row in twice.to_dicts()
+    known = store.metadata(["video_id", "metadata_hash"])
+    bare = live.join(known, on=["video_id", "metadata_hash"], how="anti").sort("shard").unique("video_id", keep="first")
+    again = "take the video out of the source, run jobs.extract, put it back and run it again"
+    found = [(row, f"live {row['len']} times: {again}") for row in twice.to_dicts()]
+    found += [(row, f"in the splits {', '.join(row['split'])}: {again}") for row in mixed.to_dicts()]
+    found += [
+        (row, "the table `videos` has no row with its metadata: run jobs.extract, which writes it")
+        for row in bare.to_dicts()
     ]
-    return problems + [
-        Problem(row["shard"], row["key"], row["video_id"], f"in the splits {', '.join(row['split'])}")
-        for row in mixed.to_dicts()
-    ]
+    return [Problem(row["shard"], row["key"], row["video_id"], text, in_catalog=True) for row, text in found]

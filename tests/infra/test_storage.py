@@ -132,7 +132,8 @@ def test_a_storage_that_cannot_be_reached_is_the_users_to_mend():
 
 def test_reachable_lets_local_errors_missing_files_and_user_errors_pass():
     user_error = UserError(what="a", got="b", expected="c", do="d")
-    for error, uri in ((ValueError("x"), "/v"), (FileNotFoundError("x"), "s3://b/v"), (user_error, "s3://b/v")):
+    passing = (FileNotFoundError("x"), EOFError("x"), user_error)
+    for error, uri in ((ValueError("x"), "/v"), *((error, "s3://b/v") for error in passing)):
         with pytest.raises(type(error)) as caught, storage.reachable("source.uri", uri):
             raise error
         assert caught.value is error
@@ -290,3 +291,21 @@ def test_what_stands_there_is_never_answered_from_an_old_listing(monkeypatch):
     fs, asked = fsspec.filesystem("memory"), []
     monkeypatch.setattr(type(fs), "invalidate_cache", lambda self, path=None: asked.append(path))
     assert not storage.exists("memory://bucket/none") and asked == [None]
+
+
+def test_a_range_that_an_object_store_refuses_because_it_begins_behind_the_end(monkeypatch):
+    class Refusing:
+        def cat_file(self, path, start, end):
+            raise OSError(errno.EINVAL, "The requested range is not satisfiable")
+
+        def info(self, path):
+            return {"size": 100}
+
+        def invalidate_cache(self):
+            pass
+
+    monkeypatch.setattr(storage, "filesystem", lambda uri: (Refusing(), "b/v"))
+    with pytest.raises(EOFError, match="0 of the 10 bytes from offset 100"):
+        storage.read_range("s3://b/v", 100, 10)
+    with pytest.raises(OSError, match="not satisfiable"):  # it had no reason to refuse this one
+        storage.read_range("s3://b/v", 99, 10)

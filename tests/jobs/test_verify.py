@@ -5,8 +5,10 @@ import polars as pl
 import pytest
 
 from hvlm.errors import UserError
+from infra import storage
 from infra.config_io import load_config
 from jobs import extract
+from jobs.entry import guarded
 from jobs.verify import VerifyConfig, run
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.lease import StoreIsHeld
@@ -37,6 +39,16 @@ def test_a_flipped_bit_exits_with_1_and_is_named(world, capsys):
     assert run(VerifyConfig(store_uri=str(world.root))) == 1
     out = capsys.readouterr().out
     assert str(shard.relative_to(world.root)) in out and "(video 'video" in out and "problems" in out
+
+
+def test_a_storage_that_does_not_answer_exits_with_2(world, monkeypatch, capsys):
+    def failing(uri):
+        raise ConnectionError("the endpoint is away")
+
+    monkeypatch.setattr(storage, "local_copy", failing)
+    assert guarded(lambda: run(VerifyConfig(store_uri=str(world.root)))) == 2
+    captured = capsys.readouterr()
+    assert "the endpoint is away" in captured.err and "problem" not in captured.out
 
 
 def test_many_findings_are_counted_and_few_are_printed(world, capsys):

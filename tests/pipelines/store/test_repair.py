@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from hvlm.errors import UserError
 from infra import storage
 from pipelines.store import repair as repair_module
 from pipelines.store.catalog import FeatureStore
@@ -166,6 +167,34 @@ def test_a_video_without_its_file_stays_and_is_named(world: World) -> None:
     world.snapshot()
     world.publish()
     assert problems(world) == ()
+
+
+def test_a_storage_that_fails_is_no_damage(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, before = live(world).row(4, named=True), tree(Path(world.root))
+
+    def failing(uri: str, offset: int, size: int) -> bytes:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(storage, "read_range", failing)
+    extraction = Extraction(world)
+    with pytest.raises(UserError, match=r"TimeoutError.*a storage that answers"):
+        repair(world.store, [Problem(row["shard"], "", "", "sha256")], extraction)
+    assert extraction.asked == [] and tree(Path(world.root)) == before
+
+
+def test_what_only_the_catalog_contradicts_stays_as_it_is(world: World) -> None:
+    rows = live(world).filter(pl.col("shard") == live(world)["shard"][0]).to_dicts()
+    odd = Problem(rows[0]["shard"], rows[0]["key"], rows[0]["video_id"], "live 2 times", in_catalog=True)
+    extraction, before, version = Extraction(world, off=0.001), tree(Path(world.root)), world.store.samples_version()
+    assert repair(world.store, [odd], extraction) == RepairReport()
+    assert extraction.asked == [] and tree(Path(world.root)) == before and world.store.samples_version() == version
+    flip(world, rows[0])
+    flip(world, rows[1])
+    report = repair(world.store, [odd, *problems(world)], extraction)
+    assert extraction.asked == [(rows[1]["video_id"], "clip")] and report.moved == [rows[0]["shard"]]
+    assert [(sample[0], "contradicts" in why) for sample, why in report.failed.items()] == [(odd.video_id, True)]
+    moved = live(world).filter(pl.col("gen") == 2)["video_id"]
+    assert sorted(set(moved)) == sorted(row["video_id"] for row in rows[1:]) and report.lost == set()
 
 
 def test_a_dead_sample_costs_no_extraction(world: World) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import polars as pl
@@ -8,6 +9,8 @@ import pytest
 
 from hvlm.data.samples import array_to_npy, decode_sample
 from hvlm.data.tar import TarWriter
+from hvlm.errors import UserError
+from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.verify import verify_store
 from tests.pipelines.store.world import World, ids
@@ -187,6 +190,31 @@ def test_wrong_content_with_right_hashes_is_found(world, monkeypatch, change, wo
         assert [(problem.key, words in problem.message) for problem in found] == [(row["key"], True)]
 
 
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), PermissionError("no"), OSError(5, "Input/output error")])
+def test_a_storage_that_fails_is_no_damage(world, monkeypatch, error):
+    local_copy = storage.local_copy
+
+    @contextmanager
+    def failing(uri):
+        if "c3d" in uri:
+            raise error
+        with local_copy(uri) as path:
+            yield path
+
+    monkeypatch.setattr(storage, "local_copy", failing)
+    with pytest.raises(UserError, match=rf"c3d.*{type(error).__name__}.*a storage that answers"):
+        problems(world)
+
+
+def test_a_live_sample_without_its_metadata_is_a_problem_of_the_catalog(world, monkeypatch):
+    metadata = FeatureStore.metadata
+    known = pl.col("video_id") != "video003"
+    monkeypatch.setattr(FeatureStore, "metadata", lambda self, *columns: metadata(self, *columns).filter(known))
+    assert [(p.video_id, p.in_catalog, "jobs.extract" in p.message) for p in problems(world)] == [
+        ("video003", True, True)
+    ]
+
+
 def test_a_video_in_two_splits_or_live_twice_is_found(world, monkeypatch):
     frame = world.store.samples()
     row = live_row(world, 0)
@@ -197,4 +225,5 @@ def test_a_video_in_two_splits_or_live_twice_is_found(world, monkeypatch):
         monkeypatch.setattr(
             "pipelines.store.catalog.FeatureStore.samples", lambda self, version=None, wrong=wrong: wrong
         )
-        assert any(words in problem.message and problem.video_id == row["video_id"] for problem in problems(world))
+        found = [problem for problem in problems(world) if words in problem.message]
+        assert [(problem.video_id, problem.in_catalog) for problem in found] == [(row["video_id"], True)]
