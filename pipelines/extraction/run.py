@@ -87,7 +87,6 @@ def extract(config: ExtractConfig) -> ExtractReport:
         sweep_orphans(run.store)
         tidy_tables(run.store)
         snapshot = run.snapshot()
-        remember_config(run.store, config)
         plan = plan_of(config, run.store, run.columns)
         predicted = run.foretell(plan)
         extract_started = time.monotonic()
@@ -131,7 +130,7 @@ class _Run:
         self.failures: list[dict[str, Any]] = []
         self.salvaged: dict[str, tuple[float, float | None]] = {}
         self._again: set[str] = set()  # the videos that are salvaged: what they were before counts no more
-        self._stack, self._connected = stack, False
+        self._stack, self._connected, self._remembered = stack, False, False
 
     def snapshot(self) -> SnapshotSummary:
         """Read the source's listing; hash and probe what is new or changed, as Ray tasks."""
@@ -252,6 +251,9 @@ class _Run:
     def _commit(self, outcomes: "Outcomes") -> None:
         staged, failed = outcomes.drain()
         if staged:
+            if not self._remembered:  # before the commit: a kill in between leaves segments that are made again
+                remember_config(self.store, self.config)
+                self._remembered = True
             self.store.commit_staged(staged)
         if failed:
             self.store.commit_failures([row for failure in failed for row in self._failure_rows(failure)])

@@ -63,3 +63,4 @@ def test_a_source_of_bad_videos_alone_fails_the_job_and_fails_it_again(
     for _ in range(2):
         assert guarded(lambda: extract.job(config(tmp_path))) == 1
         assert "none of 1 videos could be extracted" in capsys.readouterr().err
+    assert not (tmp_path / "store" / "extract.json").exists()  # no configuration that ever made a feature

@@ -14,6 +14,7 @@ from pipelines.extraction import run as run_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.ledger import RowConservationError
 from pipelines.extraction.preview import preview
+from pipelines.extraction.remembered import remembered_config
 from pipelines.extraction.run import ErrorBudgetExceeded, extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
@@ -84,6 +85,7 @@ def test_a_run_that_dies_half_way_is_continued(
     store = FeatureStore.open(config().store_uri)
     staged_before = store.staged().height
     assert staged_before == sum(committed) and store.samples().is_empty()
+    assert remembered_config(store).commit_interval_s == 0.001
     report = extract(config())
     assert sorted(open_manifest(config().store_uri).frame["video_id"]) == GOOD
     assert report.num_frames < 2 * 11 * 20 and not verify_store(config().store_uri).problems
