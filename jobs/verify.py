@@ -144,7 +144,9 @@ def _print_recomputed(config: VerifyConfig, report: RecomputeReport) -> None:
 def _print_repaired(config: VerifyConfig, report: RepairReport, num_in_catalog: int) -> None:
     print(f"repaired   {len(report.extracted)} videos were extracted again")
     if num_in_catalog:
-        print(f"catalog    {num_in_catalog} problems are not of the shards; a repair lets them be, each says what to do")
+        print(
+            f"catalog    {num_in_catalog} problems are not of the shards; a repair lets them be, each says what to do"
+        )
     _print_some(config, "mended", [f"{shard}: it has its old bytes again" for shard in report.mended])
     _print_some(config, "moved", [f"{shard}: its videos stand in a new generation" for shard in report.moved])
     _print_reasons(config, "failed", report.failed)

@@ -32,9 +32,10 @@ from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.maintenance import MAX_FILES, tidy_tables
 from pipelines.store.plan import Plan, make_plan
-from pipelines.store.publish import EncoderColumn, PublishSummary, publish
+from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
 from pipelines.store.staging import sweep_orphans

@@ -11,8 +11,8 @@ from pipelines.extraction.dataset import Stages
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.resources import encoder_pool
 from pipelines.extraction.staging_stage import StagedEncoder
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import fingerprint
-from pipelines.store.publish import EncoderColumn
 from pipelines.store.staging import SALVAGED
 
 FEATURE_SCHEMA = 1  # raised when the meaning of a stored feature row changes

@@ -10,7 +10,6 @@ The files of a retired generation stay for the readers of older versions. Once i
 leaves files that the next publish or compaction writes again or sweeps; running it again does nothing.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -19,14 +18,13 @@ from typing import Any
 import polars as pl
 
 from hvlm.config import Config, require
-from infra import storage
 from infra.cluster import ClusterConfig
 from pipelines.store.catalog import FeatureStore, StoreFrames
-from pipelines.store.generation import GenerationPlan, Placement, cut, set_folder, shard_tasks, video_bytes
+from pipelines.store.encoders import EncoderColumn, read_encoder
+from pipelines.store.generation import GenerationPlan, Placement, cut, shard_tasks, video_bytes
 from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.maintenance import tidy_tables
 from pipelines.store.publish import (
-    EncoderColumn,
     PublishConfig,
     RunTasks,
     check_written,
@@ -223,11 +221,7 @@ def _layers(store: FeatureStore, live: pl.DataFrame) -> list[dict[str, EncoderCo
     ranked = columns.with_columns(layer=pl.int_range(pl.len()).over("encoder")).sort("layer", "encoder")
     layers: dict[int, dict[str, EncoderColumn]] = {}
     for name, fingerprint, layer in ranked.iter_rows():
-        folder = set_folder(name, fingerprint, 0).rpartition("/")[0]
-        found = json.loads(storage.read_bytes(storage.join(store.uri, folder, "encoder.json")))
-        layers.setdefault(layer, {})[name] = EncoderColumn(
-            fingerprint=fingerprint, dim=found["dim"], identity=found["identity"], label=found["extractor"]
-        )
+        layers.setdefault(layer, {})[name] = read_encoder(store.uri, name, fingerprint)
     return list(layers.values())
 
 

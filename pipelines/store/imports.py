@@ -16,11 +16,12 @@ from hvlm.data.activitynet import Reconciliation
 from hvlm.errors import UserError, VideoError
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.feature_files import FeatureFormat, FeatureReader, ImportConfig, check_features
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.maintenance import tidy_tables
 from pipelines.store.plan import make_plan
-from pipelines.store.publish import EncoderColumn, PublishSummary, publish
+from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.shards import cut_segments
 from pipelines.store.snapshot import PROBE_COLUMNS, SnapshotSummary, apply_snapshot, diff_listing
 from pipelines.store.sources import SourceListing

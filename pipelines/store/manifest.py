@@ -1,7 +1,6 @@
 """The manifest: what a reader of the store sees at a pinned version, whatever is written meanwhile."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +13,8 @@ from hvlm.data.samples import SampleMeta, decode_sample
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.encoders import EncoderColumn, read_encoder
 from pipelines.store.fingerprint import canonical_json
-from pipelines.store.generation import set_folder
 from pipelines.store.liveness import last_fingerprint, live_samples, selected_encoders
 
 _SHARED = ["video_id", "key", "split", "gen", "content_hash", "metadata_hash"]
@@ -47,13 +46,9 @@ class Manifest:
         names = [name for name in _PER_ENCODER if name != "duration_s"]
         return self.frame.select(*_SHARED, "duration_s", *(pl.col(f"{encoder}.{name}").alias(name) for name in names))
 
-    def encoder_description(self, encoder: str) -> dict[str, Any]:
-        """Return an encoder's `encoder.json`: fingerprint, dim, extractor and the `identity` behind the fingerprint."""
-        folder = set_folder(encoder, self.encoders[encoder], 0).rpartition("/")[0]
-        description: dict[str, Any] = json.loads(
-            storage.read_bytes(storage.join(self.store_uri, folder, "encoder.json"))
-        )
-        return description
+    def encoder_column(self, encoder: str) -> EncoderColumn:
+        """Return what an encoder is: fingerprint, dim, extractor and the `identity` behind the fingerprint."""
+        return read_encoder(self.store_uri, encoder, self.encoders[encoder])
 
 
 def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version: int | None = None) -> Manifest:

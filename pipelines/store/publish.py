@@ -6,7 +6,6 @@ deleted. A kill before (2) leaves files that the next publish writes again with 
 (2) leaves (3) and (4) to the next publish.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,9 @@ import polars as pl
 from hvlm.config import Config, require
 from hvlm.data.keys import video_key
 from hvlm.data.splits import SplitConfig
-from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore, StoreFrames
-from pipelines.store.fingerprint import canonical_json
+from pipelines.store.encoders import EncoderColumn, describe_encoders
 from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, readiness_of, set_folder, shard_tasks
 from pipelines.store.liveness import is_source, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
@@ -66,30 +64,6 @@ class PublishConfig(Config):
             expected="a fraction from 0 to 1",
             do="set e.g. 0.5",
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncoderColumn:
-    """One encoder of the configuration: what its features are.
-
-    Args:
-        fingerprint: of `identity`.
-        identity: what the fingerprint was made of.
-        label: the model in words, for people; by default made from the identity.
-    """
-
-    fingerprint: str
-    dim: int
-    identity: Mapping[str, Any]
-    label: str = ""
-
-    @property
-    def extractor(self) -> str:
-        """The model in words: the label, else the identity's "extractor", else its kind and model."""
-        if self.label:
-            return self.label
-        parts = (self.identity.get(name) for name in ("kind", "model", "pretrained", "layer"))
-        return str(self.identity.get("extractor") or " ".join(str(part) for part in parts if part) or "unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +118,7 @@ def publish(
     _check_conservation(frames, plan)
     tasks = shard_tasks(plan, frames, encoders, store.uri) if plan.placements else []
     if tasks:
-        _describe_encoders(store, encoders)
+        describe_encoders(store.uri, encoders)
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]
     check_written(plan, tasks, rows)
     check_odd_rows(rows, config.max_odd_fraction)
@@ -257,35 +231,6 @@ def write_manifests(store: FeatureStore, rows: list[dict[str, Any]]) -> None:
     for (encoder, fingerprint, gen), members in sets.items():
         uri = storage.join(store.uri, set_folder(encoder, fingerprint, gen), "manifest.json")
         storage.atomic_write(uri, set_manifest(members))
-
-
-def _describe_encoders(store: FeatureStore, encoders: Mapping[str, EncoderColumn]) -> None:
-    """Put `encoder.json` beside each encoder's generations: the identity that the fingerprint stands for."""
-    for name, column in encoders.items():
-        uri = storage.join(store.uri, set_folder(name, column.fingerprint, 0).rpartition("/")[0], "encoder.json")
-        values = {
-            "encoder": name,
-            "fingerprint": column.fingerprint,
-            "dim": column.dim,
-            "extractor": column.extractor,
-            "identity": dict(column.identity),
-        }
-        content = canonical_json(values).encode("utf-8") + b"\n"
-        if not storage.exists(uri):
-            storage.atomic_write(uri, content)
-        elif not _is_same_encoder(storage.read_bytes(uri), content):
-            raise UserError(
-                what=uri,
-                got="another encoder with the same first 8 digits of the fingerprint, or another dimension",
-                expected=f"the encoder '{name}' with fingerprint {column.fingerprint} and dimension {column.dim}",
-                do="give the encoder another name",
-            )
-
-
-def _is_same_encoder(stored: bytes, wanted: bytes) -> bool:
-    """The words for people may change (a renamed weights file): what counts is all else."""
-    one, other = (json.loads(content) | {"extractor": ""} for content in (stored, wanted))
-    return bool(one == other)
 
 
 def _have_samples(samples: pl.DataFrame, fingerprints: Mapping[str, str]) -> bool:

@@ -17,8 +17,7 @@ leaves are files that no catalog row names; the next job sweeps them.
 
 import hashlib
 import io
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -29,6 +28,7 @@ from hvlm.data.splits import order_hash
 from hvlm.data.tar import TarWriter
 from infra import storage
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.encoders import read_encoder
 from pipelines.store.generation import ShardItem, ShardTask, set_folder
 from pipelines.store.liveness import SAMPLE, is_stored, live_samples
 from pipelines.store.publish import write_manifests
@@ -275,14 +275,13 @@ class _Items:
     def task(self, row: Mapping[str, Any], gen: int, commit: int, items: tuple[ShardItem, ...]) -> ShardTask:
         """Return the task of a shard of the same name, encoder and split as a row's."""
         folder = set_folder(row["encoder"], row["fingerprint"], gen)
-        about = storage.join(self._store.uri, folder.rpartition("/")[0], "encoder.json")
         return ShardTask(
             store_uri=self._store.uri,
             commit=commit,
             gen=gen,
             encoder=row["encoder"],
             fingerprint=row["fingerprint"],
-            extractor=json.loads(storage.read_bytes(about))["extractor"],
+            extractor=read_encoder(self._store.uri, row["encoder"], row["fingerprint"]).extractor,
             dim=row["dim"],
             split=row["split"],
             shard=f"{folder}/{row['shard'].rpartition('/')[2]}",

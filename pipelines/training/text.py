@@ -132,7 +132,7 @@ def text_encoder_of(manifest: Manifest, config: TextConfig) -> tuple[ClipConfig,
             what="text.encoder", got="none", expected="a CLIP encoder", do="copy it from the extraction's config"
         )
     mine = _tower(describe_clip(config.encoder).identity)
-    towers = {name: _find_tower(manifest.encoder_description(name)["identity"]) for name in manifest.encoders}
+    towers = {name: _find_tower(manifest.encoder_column(name).identity) for name in manifest.encoders}
     for name, tower in towers.items():
         if tower == mine:
             return config.encoder, manifest.encoders[name]

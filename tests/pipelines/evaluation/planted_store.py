@@ -14,9 +14,9 @@ from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
 from infra.config_io import dump_config
 from infra.tracking import TrackingConfig, open_run
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.manifest import open_manifest
-from pipelines.store.publish import EncoderColumn
 from pipelines.training.checkpoints import Checkpoint, CheckpointContent, CheckpointInfo, save_checkpoint
 from pipelines.training.config import TextConfig, TrainConfig
 from tests.pipelines.store.world import World, column

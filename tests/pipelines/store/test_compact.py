@@ -12,10 +12,10 @@ import pytest
 from hvlm.errors import UserError
 from pipelines.store import compact as compact_module
 from pipelines.store.compact import CompactConfig, CompactSummary, compact
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.lease import StoreIsHeld
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.publish import EncoderColumn
 from pipelines.store.verify import verify_store
 from tests.pipelines.store.test_publish import Killed, check_contents
 from tests.pipelines.store.world import BOTH, CLIP, CONFIG, World, column, ids, tree

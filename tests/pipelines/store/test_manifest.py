@@ -110,13 +110,8 @@ def test_an_empty_store_has_an_empty_manifest(tmp_path):
 
 
 def test_the_encoder_is_described(world):
-    description = open_manifest(str(world.root)).encoder_description("clip")
-    assert description["identity"] == BOTH["clip"].identity
-    assert (description["fingerprint"], description["dim"], description["extractor"]) == (
-        CLIP.fingerprint,
-        8,
-        "clip tiny-0",
-    )
+    found = open_manifest(str(world.root)).encoder_column("clip")
+    assert (found.identity, found.fingerprint, found.dim) == (BOTH["clip"].identity, CLIP.fingerprint, 8)
 
 
 def test_a_row_that_points_at_another_sample_is_noticed(world):

@@ -16,7 +16,7 @@ from pipelines.store.lease import LeaseLost
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.odd_rows import OddRowsError
-from pipelines.store.publish import EncoderColumn, PublishConfig
+from pipelines.store.publish import PublishConfig
 from pipelines.store.verify import verify_store
 from tests.pipelines.store import world as world_module
 from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids, planted_features, tree
@@ -365,14 +365,6 @@ def test_a_finished_store_reads_its_samples_twice_and_leftovers_still_go(world, 
     assert world.publish().published == 0
     assert scanned.count("samples") == 2 and scanned.count("videos") == 1
     assert not leftover.exists()
-
-
-def test_a_prefix_shared_by_two_fingerprints_is_refused(world):
-    world.add("a")
-    world.run({"clip": CLIP})
-    twin = EncoderColumn(fingerprint=CLIP.fingerprint[:8] + "0" * 56, dim=CLIP.dim, identity={"kind": "other"})
-    with pytest.raises(UserError, match="first 8 digits"):
-        world.run({"clip": twin})
 
 
 def test_a_label_wins_and_a_new_one_is_the_same_encoder(world):

@@ -13,9 +13,10 @@ import polars as pl
 from hvlm.data.keys import video_key
 from hvlm.data.splits import SplitConfig
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import canonical_json, fingerprint
 from pipelines.store.plan import Plan, make_plan
-from pipelines.store.publish import EncoderColumn, PublishConfig, PublishSummary, publish, run_inline
+from pipelines.store.publish import PublishConfig, PublishSummary, publish, run_inline
 from pipelines.store.schema import VIDEOS
 from pipelines.store.staging import StagingItem, write_staging_tar
 

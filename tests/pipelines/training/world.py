@@ -19,9 +19,10 @@ from hvlm.models.temporal_encoder import TemporalEncoderConfig
 from infra.cluster import ClusterConfig
 from infra.tracking import TrackingConfig
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import canonical_json, fingerprint
 from pipelines.store.plan import make_plan
-from pipelines.store.publish import EncoderColumn, PublishConfig, publish
+from pipelines.store.publish import PublishConfig, publish
 from pipelines.store.schema import VIDEOS
 from pipelines.store.staging import StagingItem, write_staging_tar
 from pipelines.training.config import CheckpointConfig, OptimizerConfig, TextConfig, TrainConfig
