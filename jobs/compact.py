@@ -4,7 +4,8 @@
     python -m jobs.compact --config jobs/configs/compact.yaml store_uri=/data/store keep_versions_days=0
 
 Old shards are deleted when no version of the last keep_versions_days needs them; 0 deletes them at once, and a training
-that pinned an older version cannot go on. Killed, the same command continues. Run again, it does nothing.
+that pinned an older version cannot go on. drop_superseded=true leaves out the features of replaced encoders too.
+Killed, the same command continues. Run again, it does nothing.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -42,6 +43,8 @@ def report(config: CompactConfig, done: CompactSummary) -> str:
             f"to generation {done.generation}",
             f"           {done.shards} shards instead of {done.shards_before}; dead samples left out: {done.num_dead}",
         ]
+    if done.num_superseded:
+        lines.append(f"           {done.num_superseded} of them were features of replaced encoders")
     if done.dropped or done.num_swept:
         lines.append(f"deleted    {_generations(done.dropped)}, {done.num_swept} files")
     if done.kept:

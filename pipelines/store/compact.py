@@ -1,6 +1,7 @@
 """Compact: live samples of worn generations move into one new generation; what nobody reads any more is deleted.
 
-A generation is worn when it holds dead samples (deleted or replaced videos) or shards far below the target size. Its
+A generation is worn when it holds dead samples (deleted or replaced videos; with drop_superseded also those of replaced
+encoders) or shards far below the target size. Its
 live samples are written again as a publish would write them: the order of the hashed ids, the cut by target bytes, the
 bytes of a sample from its published features and metadata. Nothing is decoded. ONE append to `samples` makes the new
 generation the home of its videos, which retires the old ones: their rows are dead from then on.
@@ -22,7 +23,7 @@ from infra.cluster import ClusterConfig
 from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.encoders import EncoderColumn, read_encoder
 from pipelines.store.generation import GenerationPlan, Placement, cut, shard_tasks, video_bytes
-from pipelines.store.liveness import is_stored, live_samples
+from pipelines.store.liveness import SAMPLE, is_stored, live_samples, superseded_samples
 from pipelines.store.maintenance import tidy_tables
 from pipelines.store.publish import (
     PublishConfig,
@@ -49,12 +50,16 @@ class CompactConfig(Config):
             the extraction's `publish.target_shard_bytes`.
         max_dead_fraction: a generation is rewritten when a larger share of its samples is dead; 0 = when any is.
         keep_versions_days: shards that no version of the last so many days needs are deleted; 0 = at once.
+        drop_superseded: leave out the samples of replaced encoder fingerprints (another model, another stride) where
+            the video has those of the newest one; else they come along. A reader of the newest version can no longer
+            ask for them then, nor can a model that was trained on them be evaluated on it.
     """
 
     store_uri: str
     target_shard_bytes: int = 256 * 2**20
     max_dead_fraction: float = 0.0
     keep_versions_days: float = 30.0
+    drop_superseded: bool = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
@@ -81,7 +86,8 @@ class CompactSummary:
 
     Args:
         rewritten: generations whose live samples moved; generation: to which one (0: nothing moved).
-        num_samples, num_videos: moved. num_dead: dead samples that were left behind.
+        num_samples, num_videos: moved. num_dead: samples that were left behind: dead ones, and num_superseded that
+            were live until now.
         shards_before, shards: shard files of the moved samples.
         dropped: generations that were deleted now.
         kept: generations without a live sample that older versions may still need, and their kept_bytes.
@@ -94,6 +100,7 @@ class CompactSummary:
     num_videos: int
     num_samples: int
     num_dead: int
+    num_superseded: int
     shards_before: int
     shards: int
     dropped: tuple[int, ...]
@@ -136,6 +143,7 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
         swept = sweep_orphans(store, [FEATURES_FOLDER])
         after = store.samples()
         rewritten = sorted(move.frames.samples["gen"].unique()) if move else []
+        in_rewritten = pl.col("gen").is_in(rewritten)
         kept = after.filter(is_stored(after)).join(live_samples(after), on="gen", how="anti")
         return CompactSummary(
             version=store.samples_version(),
@@ -143,7 +151,8 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
             generation=rows[0]["gen"] if rows else 0,
             num_videos=move.frames.videos.height if move else 0,
             num_samples=len(rows),
-            num_dead=before.filter(is_stored(before) & pl.col("gen").is_in(rewritten)).height - len(rows),
+            num_dead=before.filter(is_stored(before) & in_rewritten).height - len(rows),
+            num_superseded=live_samples(before).filter(in_rewritten).height - len(rows),
             shards_before=move.frames.samples["shard"].n_unique() if move else 0,
             shards=len({row["shard"] for row in rows}),
             dropped=tuple(dropped),
@@ -156,6 +165,8 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
 def _plan_move(store: FeatureStore, samples: pl.DataFrame, config: CompactConfig) -> _Move | None:
     """Return what moves: the live samples of worn generations, if that leaves dead samples behind or saves shards."""
     live = live_samples(samples)
+    if config.drop_superseded:
+        live = live.join(superseded_samples(samples), on=SAMPLE, how="anti")
     videos = _published_videos(store, live)
     frames = StoreFrames(videos, pl.DataFrame(schema=STAGED), live, pl.DataFrame(schema=FAILURES))
     sizes = video_bytes(videos, set(live["fingerprint"]), frames)

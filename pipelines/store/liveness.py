@@ -46,6 +46,19 @@ def is_source(samples: pl.DataFrame) -> pl.Expr:
     return is_stored(samples) & ~pl.struct(SAMPLE).is_in(damaged.select(pl.struct(SAMPLE)).to_series().implode())
 
 
+def superseded_samples(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return the live samples whose video has a live sample of the encoder's newest fingerprint too.
+
+    They stay live: a reader may ask for an older fingerprint (an evaluation of a model that was trained on it does).
+    """
+    newest = [(name, last_fingerprint(samples, name)) for name in samples["encoder"].unique()]
+    frame = pl.DataFrame(newest, schema={"encoder": pl.String, "newest": pl.String}, orient="row")
+    live = live_samples(samples).join(frame, on="encoder")
+    has_newest = live.filter(pl.col("fingerprint") == pl.col("newest")).select("video_id", "encoder")
+    older = live.filter(pl.col("fingerprint") != pl.col("newest")).drop("newest")
+    return older.join(has_newest, on=["video_id", "encoder"], how="semi")
+
+
 def selected_encoders(samples: pl.DataFrame) -> dict[str, str]:
     """Return `{encoder: fingerprint}` of the newest publish's configuration: what a reader gets by default."""
     rows = samples.filter(pl.col("state") == "selected")

@@ -60,7 +60,7 @@ def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version
         version: of the `samples` table; None: the newest.
 
     Raises:
-        UserError: no store, version or encoder of that name.
+        UserError: no store, version or encoder of that name; a compaction has left the asked fingerprint out.
     """
     store = FeatureStore.open(store_uri)
     if version is None:
@@ -68,6 +68,8 @@ def open_manifest(store_uri: str, encoders: Sequence[str] | None = None, version
     samples = store.samples(version)
     chosen = _choose(store.uri, samples, encoders)
     live = live_samples(samples)
+    if encoders is not None:
+        _refuse_left_out(store.uri, version, live, chosen)
     frame: pl.DataFrame | None = None
     for name, fingerprint in chosen.items():
         mine = live.filter((pl.col("encoder") == name) & (pl.col("fingerprint") == fingerprint)).select(
@@ -137,6 +139,19 @@ def _damaged(uri: str, key: str, found: str) -> UserError:
         expected=f"the sample '{key}' as it was published",
         do="run jobs.verify to see all that is damaged, and again with repair=true to mend it",
     )
+
+
+def _refuse_left_out(uri: str, version: int, live: pl.DataFrame, chosen: Mapping[str, str]) -> None:
+    """A fingerprint whose last samples are dead would give an empty manifest."""
+    for name, fingerprint in chosen.items():
+        there = set(live.filter(pl.col("encoder") == name)["fingerprint"])
+        if there and fingerprint not in there:
+            raise UserError(
+                what=f"encoder {name}-{fingerprint[:8]}",
+                got=f"no live sample in version {version} of {uri}: left out by jobs.compact, or replaced",
+                expected=f"one that it has: {', '.join(f'{name}-{print_[:8]}' for print_ in sorted(there))}",
+                do="ask for that one, pin an older version, or extract with the older encoder again",
+            )
 
 
 def _choose(uri: str, samples: pl.DataFrame, encoders: Sequence[str] | None) -> dict[str, str]:

@@ -8,8 +8,8 @@ Published generations are never rewritten and readers pin them by their hashes, 
   what is damaged is taken from the new extraction. ONE commit adds the new rows and so retires the old; the damaged
   shard stays for the readers that pin an older version.
 
-A damaged sample of no use any more (its video is gone or replaced, or moved by this repair) is marked in the same commit:
-no publish takes its features again, should its content come back.
+A damaged sample of no use any more (its video is gone or replaced, or moved by this repair) is marked in the same
+commit: no publish takes its features again, should its content come back.
 
 Damaged shards are repaired one name of a generation after another, so a kill loses the work on one of them. What it
 leaves are files that no catalog row names; the next job sweeps them.

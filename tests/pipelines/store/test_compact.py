@@ -180,6 +180,26 @@ def test_every_fingerprint_moves_and_a_parallel_set_may_have_gaps(world: World) 
     check_contents(world, new)
 
 
+def test_superseded_fingerprints_are_left_out_when_asked_and_readers_of_them_are_told(world: World) -> None:
+    new = BOTH | {"clip": column("clip", 8, version=1)}
+    world.snapshot()
+    world.stage(new, skip=[("video004", 0)])
+    world.publish(new)
+    pinned, old = world.store.samples_version(), f"clip-{CLIP.fingerprint[:8]}"
+    done = run(world, drop_superseded=True, keep_versions_days=30)
+    assert (done.num_samples, done.num_superseded) == (12 * 2, 11)
+    assert run(world, drop_superseded=True, keep_versions_days=30).rewritten == ()
+    kept = open_manifest(str(world.root), [old]).frame["video_id"].to_list()
+    assert kept == ["video004"]  # nothing newer could take its place
+    assert open_manifest(str(world.root), [old], version=pinned).frame.height == 12
+    assert world.run(new).published == 1
+    check_contents(world, new)
+    run(world, drop_superseded=True)
+    with pytest.raises(UserError, match=rf"{old}: .*left out.*clip-{new['clip'].fingerprint[:8]}"):
+        open_manifest(str(world.root), [old])
+    check_contents(world, new)
+
+
 def test_a_snapshot_that_is_not_published_yet_changes_nothing(world: World) -> None:
     """Compaction copies what is published, not what the videos are about to become."""
     before = open_manifest(str(world.root)).frame

@@ -1,6 +1,13 @@
 import polars as pl
 
-from pipelines.store.liveness import is_source, is_stored, last_fingerprint, live_samples, selected_encoders
+from pipelines.store.liveness import (
+    is_source,
+    is_stored,
+    last_fingerprint,
+    live_samples,
+    selected_encoders,
+    superseded_samples,
+)
 from pipelines.store.schema import SAMPLES
 
 EMPTY = {name: "" if kind == pl.String() else 0 for name, kind in SAMPLES.items()}
@@ -51,6 +58,19 @@ def test_a_damaged_mark_ends_one_sample_as_a_source_and_nothing_else():
     stored.remove((1, "b"))
     assert marked.filter(is_source(marked)).select("gen", "video_id").rows() == stored
     assert live_samples(marked).equals(live_samples(samples(*HISTORY)))
+
+
+def test_superseded_is_a_live_sample_whose_video_has_the_newest_fingerprint():
+    rows = [
+        *HISTORY[:3],
+        (2, 1, "a", "clip", "B", "live"),
+        (2, 0, "", "clip", "B", "selected"),
+        (3, 1, "a", "c3d", "C", "live"),  # never selected
+    ]
+    found = superseded_samples(samples(*rows)).select("video_id", "encoder", "fingerprint").rows()
+    assert found == [("a", "clip", "A")]  # of b there is nothing newer
+    assert superseded_samples(samples(*rows, (4, 0, "a", "", "", "tombstone"))).is_empty()
+    assert superseded_samples(samples()).is_empty()
 
 
 def test_selections():
