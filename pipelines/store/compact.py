@@ -25,6 +25,7 @@ from pipelines.store.encoders import EncoderColumn, read_encoder
 from pipelines.store.generation import GenerationPlan, Placement, cut, shard_tasks, video_bytes
 from pipelines.store.liveness import SAMPLE, is_stored, live_samples, superseded_samples
 from pipelines.store.maintenance import tidy_tables
+from pipelines.store.packing import remembered_packing
 from pipelines.store.publish import (
     PublishConfig,
     RunTasks,
@@ -46,8 +47,8 @@ class CompactConfig(Config):
     """What to compact and how long old versions stay readable.
 
     Args:
-        target_shard_bytes: a shard is cut before it passes this, summed over all that the store has of its videos; give
-            the extraction's `publish.target_shard_bytes`.
+        target_shard_bytes: a shard is cut before it passes this, summed over all that the store has of its videos;
+            None: that of the last publish (256 MiB in a store which was made before stores noted it).
         max_dead_fraction: a generation is rewritten when a larger share of its samples is dead; 0 = when any is.
         keep_versions_days: shards that no version of the last so many days needs are deleted; 0 = at once.
         drop_superseded: leave out the samples of replaced encoder fingerprints (another model, another stride) where
@@ -56,14 +57,15 @@ class CompactConfig(Config):
     """
 
     store_uri: str
-    target_shard_bytes: int = 256 * 2**20
+    target_shard_bytes: int | None = None
     max_dead_fraction: float = 0.0
     keep_versions_days: float = 30.0
     drop_superseded: bool = False
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
-        PublishConfig(target_shard_bytes=self.target_shard_bytes)  # the same limits
+        if self.target_shard_bytes is not None:
+            PublishConfig(target_shard_bytes=self.target_shard_bytes)  # the same limits
         require(
             0 <= self.max_dead_fraction < 1,
             what="max_dead_fraction",
@@ -136,7 +138,8 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
     with store.writing("jobs.compact"):
         tidy_tables(store)
         version, before = store.samples_version(), store.samples()
-        move = _plan_move(store, before, config)
+        target_bytes = config.target_shard_bytes or remembered_packing(store) or PublishConfig().target_shard_bytes
+        move = _plan_move(store, before, config, target_bytes)
         rows = _write(store, before, move, run_tasks) if move else []
         store.commit_samples(pl.DataFrame(rows, schema=SAMPLES), version)
         dropped = _drop(store, config.keep_versions_days)
@@ -162,7 +165,7 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
         )
 
 
-def _plan_move(store: FeatureStore, samples: pl.DataFrame, config: CompactConfig) -> _Move | None:
+def _plan_move(store: FeatureStore, samples: pl.DataFrame, config: CompactConfig, target_bytes: int) -> _Move | None:
     """Return what moves: the live samples of worn generations, if that leaves dead samples behind or saves shards."""
     live = live_samples(samples)
     if config.drop_superseded:
@@ -175,11 +178,11 @@ def _plan_move(store: FeatureStore, samples: pl.DataFrame, config: CompactConfig
     size = pl.DataFrame({"video_id": sizes.keys(), "bytes": sizes.values()}, schema_overrides={"video_id": pl.String})
     alive = alive.join(videos.join(size, on="video_id").group_by("gen").agg(pl.col("bytes").sum()), on="gen")
     dead = alive.filter(1 - pl.col("alive") / pl.col("total") > config.max_dead_fraction)
-    small = alive.filter(pl.col("bytes") / pl.col("shards") < _SMALL * config.target_shard_bytes)
+    small = alive.filter(pl.col("bytes") / pl.col("shards") < _SMALL * target_bytes)
     worn = pl.concat([dead, small]).unique("gen")
     videos = videos.join(worn, on="gen", how="semi")
     split_of = dict(videos.select("video_id", "split").iter_rows())
-    placed = cut(sizes, split_of, config.target_shard_bytes)
+    placed = cut(sizes, split_of, target_bytes)
     if dead.is_empty() and len({name for _, _, name in placed}) >= int(worn["shards"].sum()):
         return None
     moving = replace(frames, videos=videos, samples=live.join(worn, on="gen", how="semi"))

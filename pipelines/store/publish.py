@@ -22,6 +22,7 @@ from pipelines.store.encoders import EncoderColumn, describe_encoders
 from pipelines.store.generation import GenerationPlan, ShardTask, plan_generation, readiness_of, set_folder, shard_tasks
 from pipelines.store.liveness import is_source, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
+from pipelines.store.packing import remember_packing
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import set_manifest, write_shard
 from pipelines.store.staging import FEATURES_FOLDER, remove_tars, sweep_orphans
@@ -119,6 +120,7 @@ def publish(
     tasks = shard_tasks(plan, frames, encoders, store.uri) if plan.placements else []
     if tasks:
         describe_encoders(store.uri, encoders)
+        remember_packing(store, config.target_shard_bytes)
     rows = [row for result in run_tasks(write_shard, tasks) for row in result]
     check_written(plan, tasks, rows)
     check_odd_rows(rows, config.max_odd_fraction)

@@ -47,8 +47,7 @@ def copied(world: World, root: Path) -> World:
 
 
 def run(world: World, **changes: Any) -> CompactSummary:
-    values: dict[str, Any] = {"target_shard_bytes": CONFIG.target_shard_bytes, "keep_versions_days": 0}
-    return compact(CompactConfig(store_uri=str(world.root), **values | changes))
+    return compact(CompactConfig(store_uri=str(world.root), **{"keep_versions_days": 0, **changes}))
 
 
 def shards(world: World, gen: int) -> dict[str, str]:
@@ -73,6 +72,14 @@ def test_live_samples_move_dead_ones_go_and_the_store_is_that_of_a_fresh_publish
     assert {path for path in tree(Path(world.root)) if path.endswith(".tar")} == set(
         live_samples(world.store.samples())["shard"]
     )
+
+
+def test_shards_are_cut_as_the_last_publish_cut_them_unless_told_otherwise(world: World, tmp_path: Path) -> None:
+    told, coarse = copied(world, tmp_path / "told"), copied(world, tmp_path / "coarse")
+    run(world)
+    run(told, target_shard_bytes=CONFIG.target_shard_bytes)
+    run(coarse, target_shard_bytes=2**20)
+    assert shards(world, 4) == shards(told, 4) and len(shards(world, 4)) > len(shards(coarse, 4))
 
 
 def test_running_it_again_does_nothing(world: World) -> None:
@@ -229,7 +236,7 @@ def test_a_kill_at_any_moment_is_mended_by_the_next_job(
             (Path(world.root) / tasks[3].shard).with_suffix(".tar.tmp-1234").write_bytes(b"half")
         raise Killed
 
-    config = CompactConfig(store_uri=str(world.root), target_shard_bytes=40_000, keep_versions_days=0)
+    config = CompactConfig(store_uri=str(world.root), keep_versions_days=0)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         if moment in ("shards", "half a shard"):
             compact(config, some)
@@ -254,7 +261,7 @@ def test_a_lost_row_stops_it_before_the_commit(world: World) -> None:
     version = world.store.samples_version()
     with pytest.raises(RuntimeError, match="row conservation"):
         compact(
-            CompactConfig(store_uri=str(world.root), target_shard_bytes=40_000),
+            CompactConfig(store_uri=str(world.root)),
             lambda function, tasks: map(function, tasks[1:]),
         )
     assert world.store.samples_version() == version

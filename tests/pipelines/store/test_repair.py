@@ -207,6 +207,17 @@ def test_a_dead_sample_costs_no_extraction(world: World) -> None:
     assert extraction.asked == [] and report.moved == [rows[0]["shard"]]
 
 
+def test_many_damaged_shards_read_the_samples_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in live(world).unique("shard").to_dicts():
+        flip(world, row)
+    found, samples, read = problems(world), FeatureStore.samples, list[int]()
+    monkeypatch.setattr(FeatureStore, "samples", lambda self, *versions: read.append(1) or samples(self, *versions))
+    report = repair(world.store, found, Extraction(world, off=0.001))
+    assert len(report.moved) > 1 == len(read)
+    monkeypatch.undo()
+    assert problems(world) == () and set(live(world)["gen"]) >= {2, 3}
+
+
 @pytest.mark.parametrize("damage", ["flipped", "lost"])
 @pytest.mark.parametrize("all_gone", [False, True], ids=["shard half alive", "generation dead"])
 @pytest.mark.parametrize("new_id", ["video004", "elsewhere"])
@@ -282,18 +293,22 @@ def after_calls(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, calls: i
     monkeypatch.setattr(owner, name, kill)
 
 
-@pytest.mark.parametrize("off", [0.0, 0.001], ids=["mended", "moved"])
+STEPS: list[tuple[Any, str, int]] = [
+    (repair_module, "make_sample", 1),
+    (storage, "atomic_write", 2),
+    (storage, "atomic_write", 4),
+    (storage, "remove", 1),
+]
+STEPS_OF_A_MOVE: list[tuple[Any, str, int]] = [
+    (repair_module, "write_shard", 2),
+    (repair_module, "write_manifests", 1),
+    (FeatureStore, "commit_samples", 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "calls"),
-    [
-        (repair_module, "make_sample", 1),
-        (storage, "atomic_write", 2),
-        (storage, "atomic_write", 4),
-        (repair_module, "write_shard", 2),
-        (repair_module, "write_manifests", 1),
-        (FeatureStore, "commit_samples", 1),
-        (storage, "remove", 1),
-    ],
+    ("off", "owner", "name", "calls"),
+    [(0.0, *step) for step in STEPS] + [(0.001, *step) for step in STEPS + STEPS_OF_A_MOVE],
 )
 def test_killed_between_any_two_steps_the_next_repair_ends_well(
     world: World, monkeypatch: pytest.MonkeyPatch, off: float, owner: Any, name: str, calls: int
@@ -303,14 +318,9 @@ def test_killed_between_any_two_steps_the_next_repair_ends_well(
     for row in hit:
         flip(world, row)
     sound = {k: v for k, v in tree(Path(world.root)).items() if k not in {row["shard"] for row in hit}}
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, pytest.raises(Killed):
         after_calls(patched, owner, name, calls)
-        try:
-            repair(world.store, problems(world), Extraction(world, off))
-        except Killed:
-            pass
-        else:
-            assert off == 0.0  # nothing is written or committed anew there
+        repair(world.store, problems(world), Extraction(world, off))
     repaired(world, Extraction(world, off))
     after = tree(Path(world.root))
     assert {name: after.get(name) for name in sound} == sound
