@@ -5,7 +5,10 @@
     … action=show filter.video_id='talks/*'
     … action=retry filter.reason=truncated filter.uri='s3://bucket/set-a/*' filter.since=2026-11-21
 
+    … action=discard encoder=clip-1a2b3c4d
+
 list: a line per failure; show: everything known of it; retry: the next extraction tries it again; release: forgets it.
+discard: throws away an encoder's staged features, if a publish refuses them; the next extraction makes them anew.
 """
 
 from collections import Counter
@@ -17,6 +20,7 @@ from hvlm.config import Config, require
 from jobs.entry import run_job
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.quarantine import QuarantineFilter, quarantined, settle
+from pipelines.store.staging import discard_staged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,17 +29,26 @@ class QuarantineConfig(Config):
 
     Args:
         store_uri: the feature store.
-        action: list, show, retry or release.
+        action: list, show, retry, release or discard.
         filter: which failures; all by default.
+        encoder: whose staged features are discarded: its name, or `name-` + the first 8 digits of the fingerprint.
         max_printed: failures that list and show print; all are counted.
     """
 
     store_uri: str
-    action: Literal["list", "show", "retry", "release"] = "list"
+    action: Literal["list", "show", "retry", "release", "discard"] = "list"
     filter: QuarantineFilter = field(default_factory=QuarantineFilter)
+    encoder: str = ""
     max_printed: int = 50
 
     def __post_init__(self) -> None:
+        require(
+            bool(self.encoder) == (self.action == "discard"),
+            what="encoder",
+            got=repr(self.encoder),
+            expected="a name with action=discard, and only there",
+            do="write e.g. action=discard encoder=clip",
+        )
         require(
             self.max_printed >= 1,
             what="max_printed",
@@ -56,6 +69,12 @@ def job(config: QuarantineConfig) -> int:
             print(line(row))
         if len(rows) > config.max_printed:
             print(f"and {len(rows) - config.max_printed} more (max_printed={config.max_printed})")
+        return 0
+    if config.action == "discard":
+        with store.writing("jobs.quarantine"):
+            gone = discard_staged(store, config.encoder)
+        videos = gone["video_id"].n_unique()
+        print(f"{gone.height} staged segments of {videos} videos discarded; the next extraction makes them again")
         return 0
     with store.writing("jobs.quarantine"):
         rows = quarantined(store, config.filter)

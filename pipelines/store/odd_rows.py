@@ -64,8 +64,11 @@ def check_odd_rows(rows: Iterable[Mapping[str, Any]], max_fraction: float) -> No
         shards[row["shard"]] = (num_rows, row["num_constant"], row["num_shared"])
     for shard, (num_rows, constant, shared) in shards.items():
         if num_rows >= FEWEST_ROWS and max(constant, shared) > max_fraction * num_rows:
+            discard = f"store_uri=… action=discard encoder={shard.split('/')[1]}"
             raise OddRowsError(
                 f"of the {num_rows} feature rows of {shard}, {constant} are constant and {shared} are equal to a row "
-                f"of another video, more than publish.max_odd_fraction={max_fraction:g}; nothing is published. Is the "
-                "encoder broken (weights, precision), or do the videos have much in common? Then raise the limit"
+                f"of another video, more than publish.max_odd_fraction={max_fraction:g}; nothing is published. If the "
+                "encoder is broken (weights, precision), correct it; if it only worked wrongly once (a faulty device), "
+                f"`python -m jobs.quarantine --config jobs/configs/quarantine.yaml {discard}` discards what it staged, "
+                "and the next extraction makes it anew; if the videos have much in common, raise the limit"
             )

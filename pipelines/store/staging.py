@@ -17,6 +17,7 @@ import polars as pl
 from hvlm.data.keys import video_key
 from hvlm.data.samples import array_from_npy, array_to_npy
 from hvlm.data.tar import TarWriter, read_members
+from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 
@@ -94,6 +95,31 @@ def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np
             f"{row['tar']} has {features.shape} for segment {stem}, the catalog says {(row['num_rows'], row['dim'])}"
         )
     return features, times_s
+
+
+def discard_staged(store: FeatureStore, encoder: str) -> pl.DataFrame:
+    """Drop an encoder's staged segments and return their rows; the next extraction makes them again.
+
+    Args:
+        encoder: its name, or `name-` + the first 8 digits of the fingerprint.
+
+    Raises:
+        UserError: nothing of it is staged.
+    """
+    staged = store.staged()
+    names = staged.select(name=pl.col("encoder") + "-" + pl.col("fingerprint").str.head(8))["name"]
+    chosen = (staged["encoder"] == encoder) | (names == encoder)
+    if not chosen.any():
+        raise UserError(
+            what="encoder",
+            got=encoder,
+            expected=f"one with staged features: {', '.join(sorted(set(names))) or 'there is none'}",
+            do="correct the name",
+        )
+    kept = staged.filter(~chosen)
+    store.replace_staged(kept)
+    remove_tars(store, set(staged["tar"]) - set(kept["tar"]))
+    return staged.filter(chosen)
 
 
 def remove_tars(store: FeatureStore, tars: Iterable[str]) -> None:

@@ -35,11 +35,12 @@ def rows_of(shard, num_rows, **counts):
 
 @pytest.mark.parametrize("kind", ["num_constant", "num_shared"])
 def test_a_shard_with_too_many_odd_rows_is_refused_by_name(kind):
-    good = [rows_of("a.tar", 60), rows_of("a.tar", 60)]
-    bad = [rows_of("b.tar", 60, **{kind: 61}), rows_of("b.tar", 60, **{kind: 61})]
+    good = [rows_of("features/clip-1a2b3c4d/gen-000001/a.tar", 60) for _ in range(2)]
+    bad = [rows_of("features/clip-1a2b3c4d/gen-000001/b.tar", 60, **{kind: 61}) for _ in range(2)]
     check_odd_rows([*good, *bad], 0.51)
-    with pytest.raises(OddRowsError, match=r"120 feature rows of b\.tar.*61.*max_odd_fraction=0\.5"):
+    with pytest.raises(OddRowsError, match=r"120 feature rows of .*b\.tar.*61.*max_odd_fraction=0\.5") as caught:
         check_odd_rows([*good, *bad], 0.5)
+    assert "action=discard encoder=clip-1a2b3c4d" in str(caught.value)
 
 
 def test_a_shard_of_few_rows_is_not_judged():

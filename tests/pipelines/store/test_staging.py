@@ -2,12 +2,13 @@ import dataclasses
 import errno
 
 import numpy as np
+import polars as pl
 import pytest
 
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.lease import LeaseLost
-from pipelines.store.staging import StagingItem, read_segment, sweep_orphans, write_staging_tar
+from pipelines.store.staging import StagingItem, discard_staged, read_segment, sweep_orphans, write_staging_tar
 from tests.pipelines.store.world import World, ids, tree
 
 ITEM = StagingItem(
@@ -138,3 +139,18 @@ def test_staged_rows_whose_tar_is_gone_are_dropped_and_made_again(tmp_path, capl
     assert world.store._table("staged").version() == version + 1
     assert world.stage() == 6
     assert world.publish().published == 4
+
+
+def test_discarding_leaves_the_rows_of_others_and_their_tars(tmp_path):
+    world = World(tmp_path)
+    world.add(*ids(3))
+    world.snapshot()
+    world.stage(per_tar=4)  # tars with both encoders in them
+    before = world.store.staged()
+    with pytest.raises(UserError, match=r"one with staged features: c3d-.*, clip-"):
+        discard_staged(world.store, "clip-00000000")
+    gone = discard_staged(world.store, "clip")
+    assert (gone.height, set(gone["encoder"])) == (9, {"clip"})
+    kept = world.store.staged()
+    assert kept.sort("tar", "offset").equals(before.filter(pl.col("encoder") == "c3d").sort("tar", "offset"))
+    assert set(tree(tmp_path, "staging")) == set(kept["tar"]) < set(before["tar"])
