@@ -164,7 +164,8 @@ class _Repair:
         for name, keys in named.items():
             mine = [row for row in rows if row["shard"] == name]
             bad = frozenset(row["key"] for row in mine if row["key"] in keys or _stored(self._store, row) is None)
-            shards.append(_Shard(name, mine, bad))
+            if mine:  # else a compaction has dropped it since the problem was found
+                shards.append(_Shard(name, mine, bad))
         return shards
 
     def _marks(self, commit: int, left: Iterable[_Shard], staying: pl.DataFrame) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from hvlm.errors import UserError
 from infra import storage
 from pipelines.store import repair as repair_module
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.compact import CompactConfig, compact
 from pipelines.store.lease import LeaseLost
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
@@ -166,6 +167,7 @@ def test_a_video_without_its_file_stays_and_is_named(world: World) -> None:
     world.remove(gone)
     world.snapshot()
     world.publish()
+    assert {sample[0] for sample in repaired(world, Extraction(world)).lost} == {gone}
     assert problems(world) == ()
 
 
@@ -195,6 +197,16 @@ def test_what_only_the_catalog_contradicts_stays_as_it_is(world: World) -> None:
     assert [(sample[0], "contradicts" in why) for sample, why in report.failed.items()] == [(odd.video_id, True)]
     moved = live(world).filter(pl.col("gen") == 2)["video_id"]
     assert sorted(set(moved)) == sorted(row["video_id"] for row in rows[1:]) and report.lost == set()
+
+
+def test_a_shard_that_a_compaction_dropped_since_needs_no_repair(world: World) -> None:
+    flip(world, live(world).row(0, named=True))
+    found = problems(world)
+    for video_id in ids(10):
+        world.add(video_id, content="v2")
+    world.run()
+    compact(CompactConfig(store_uri=str(world.root), keep_versions_days=0))
+    assert found and repair(world.store, found, Extraction(world)) == RepairReport()
 
 
 def test_a_dead_sample_costs_no_extraction(world: World) -> None:
