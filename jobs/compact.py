@@ -15,8 +15,8 @@ from typing import Any
 from infra.cluster import connect, reject_relative_paths_in_job
 from jobs.entry import run_job
 from pipelines.ray_tasks import run_tasks
-from pipelines.store.compact import CompactConfig, CompactSummary, compact
 from pipelines.store.generation import ShardTask
+from pipelines.store.upkeep.compact import CompactConfig, CompactSummary, compact
 
 
 def job(config: CompactConfig) -> int:

@@ -25,8 +25,8 @@ from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.recompute import Extractor, RecomputeReport, recompute
 from pipelines.extraction.remembered import remembered_config
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.repair import RepairReport, SampleId, repair
-from pipelines.store.verify import Problem, VerifyReport, verify_store
+from pipelines.store.upkeep.repair import RepairReport, SampleId, repair
+from pipelines.store.upkeep.verify import Problem, VerifyReport, verify_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,7 @@ from pipelines.extraction.chaos_cluster import TwoNodes, family_of
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest
 from pipelines.store.staging import STAGING_FOLDER
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 
 logger = logging.getLogger(__name__)
 

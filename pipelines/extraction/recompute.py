@@ -24,12 +24,12 @@ from pipelines.ray_tasks import own_errors
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import read_sample
-from pipelines.store.repair import ExtractedAgain, SampleId
 from pipelines.store.schema import VIDEOS
 from pipelines.store.snapshot import content_hash
 from pipelines.store.sources import file_stamp
 from pipelines.store.staging import STAGING_FOLDER, read_segment, remove_tars, sweep_orphans
-from pipelines.store.verify import Problem
+from pipelines.store.upkeep.repair import ExtractedAgain, SampleId
+from pipelines.store.upkeep.verify import Problem
 
 _WAVE = 2000  # samples whose staged features stand in the store at once
 _READ_THREADS = 16
@@ -38,7 +38,7 @@ _NEEDS = pl.List(pl.Struct({"encoder": pl.String(), "staged_segments": pl.List(p
 
 
 class Extractor:
-    """Extracts published samples again; Ray is started by the first that can be. A `pipelines.store.repair.Extract`.
+    """Extracts published samples again; Ray is started by the first that can be. A `repair.Extract`.
 
     Args:
         stack: ends the connection to Ray.

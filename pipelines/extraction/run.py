@@ -33,12 +33,12 @@ from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.claim import claim_source
 from pipelines.store.encoders import EncoderColumn
-from pipelines.store.maintenance import MAX_FILES, tidy_tables
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
 from pipelines.store.staging import sweep_orphans
+from pipelines.store.upkeep.maintenance import MAX_FILES, tidy_tables
 
 logger = logging.getLogger(__name__)
 VIDEOS_PER_WAVE = 50_000  # one Ray Data execution holds the work rows and outcomes of this many videos at once

@@ -19,13 +19,13 @@ from pipelines.store.claim import claim_source
 from pipelines.store.encoders import EncoderColumn
 from pipelines.store.feature_files import FeatureFormat, FeatureReader, ImportConfig, check_features
 from pipelines.store.fingerprint import fingerprint
-from pipelines.store.maintenance import tidy_tables
 from pipelines.store.plan import make_plan
 from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.shards import cut_segments
 from pipelines.store.snapshot import PROBE_COLUMNS, SnapshotSummary, apply_snapshot, diff_listing
 from pipelines.store.sources import SourceListing
 from pipelines.store.staging import StagingItem, sweep_orphans, write_staging_tar
+from pipelines.store.upkeep.maintenance import tidy_tables
 
 _STAGING_TAR_BYTES = 64 * 2**20
 _LAYOUT = "whole"

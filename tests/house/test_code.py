@@ -17,7 +17,7 @@ BROAD_EXCEPT_ALLOWED = {
     "pipelines/ray_tasks.py": "looks for an error of ours behind Ray's wrappers; raises all others as they are",
     "pipelines/store/snapshot.py": "whatever a remote storage library raises becomes the failure row of its video",
     "pipelines/store/sources.py": "whatever a remote storage library raises about one line becomes its failure row",
-    "pipelines/store/verify.py": "any way of not being a sample is a finding in the report",
+    "pipelines/store/upkeep/verify.py": "any way of not being a sample is a finding in the report",
     "pipelines/training/stream.py": "a reading thread hands its exception to the training loop, which raises it",
 }
 """path -> why it may catch everything."""

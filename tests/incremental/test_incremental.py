@@ -18,9 +18,9 @@ from pipelines.extraction import run as run_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.run import ExtractReport, extract
 from pipelines.store import snapshot as snapshot_module
-from pipelines.store.compact import CompactConfig, compact
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.compact import CompactConfig, compact
+from pipelines.store.upkeep.verify import verify_store
 from tests.bench.bench_rerun import finished_config, make_finished
 from tests.pipelines.extraction.conftest import write_video
 from tests.pipelines.store.world import tree

@@ -19,7 +19,7 @@ from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.run import extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 from tests.integration.bad_videos import BAD, GOOD_NAMES, write_stream
 from tests.pipelines.extraction.conftest import write_video
 

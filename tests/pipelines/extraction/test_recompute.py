@@ -15,8 +15,8 @@ from pipelines.extraction.recompute import Extractor, RecomputeReport, distance,
 from pipelines.extraction.run import extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
-from pipelines.store.repair import repair
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.repair import repair
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.extraction.conftest import write_video
 from tests.pipelines.store.world import tree
 

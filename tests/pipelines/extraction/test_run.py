@@ -19,7 +19,7 @@ from pipelines.extraction.run import ErrorBudgetExceeded, extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.sources import SourceConfig, SourceListing, list_source
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.extraction.conftest import write_video
 
 Config = Callable[..., ExtractConfig]

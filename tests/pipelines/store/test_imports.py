@@ -10,7 +10,7 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.feature_files import FeatureFormat, ImportConfig
 from pipelines.store.imports import encoder_column, import_features
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 
 FORMAT = {"encoder": "i3d", "extractor": "I3D RGB", "dim": 4, "stride_s": 0.64, "clip_s": 0.64, "offset_s": 0.5}
 

@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from hvlm.errors import UserError
-from pipelines.store.compact import CompactConfig, compact
 from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.store.upkeep.compact import CompactConfig, compact
 from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids
 
 

@@ -17,7 +17,7 @@ from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.odd_rows import OddRowsError
 from pipelines.store.publish import PublishConfig
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.store import world as world_module
 from tests.pipelines.store.world import BOTH, C3D, CLIP, World, column, ids, planted_features, tree
 

@@ -11,16 +11,16 @@ import pytest
 
 from hvlm.errors import UserError
 from infra import storage
-from pipelines.store import repair as repair_module
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.compact import CompactConfig, compact
 from pipelines.store.lease import LeaseLost
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.repair import ExtractedAgain, RepairReport, repair
 from pipelines.store.shards import DamagedShardError
 from pipelines.store.staging import write_staging_tar
-from pipelines.store.verify import Problem, verify_store
+from pipelines.store.upkeep import repair as repair_module
+from pipelines.store.upkeep.compact import CompactConfig, compact
+from pipelines.store.upkeep.repair import ExtractedAgain, RepairReport, repair
+from pipelines.store.upkeep.verify import Problem, verify_store
 from tests.pipelines.store.test_publish import check_contents
 from tests.pipelines.store.world import BOTH, World, ids, planted_features, tree
 

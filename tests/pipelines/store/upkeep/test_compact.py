@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from hvlm.errors import UserError
-from pipelines.store import compact as compact_module
-from pipelines.store.compact import CompactConfig, CompactSummary, compact
 from pipelines.store.encoders import EncoderColumn
 from pipelines.store.lease import StoreIsHeld
 from pipelines.store.liveness import live_samples
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep import compact as compact_module
+from pipelines.store.upkeep.compact import CompactConfig, CompactSummary, compact
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.store.test_publish import Killed, check_contents
 from tests.pipelines.store.world import BOTH, CLIP, CONFIG, World, column, ids, tree
 

@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.store import lease, maintenance
+from pipelines.store import lease
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.lease import LeaseLost
-from pipelines.store.maintenance import MAX_FILES, tidy_tables
 from pipelines.store.manifest import open_manifest
 from pipelines.store.schema import FAILURES
+from pipelines.store.upkeep import maintenance
+from pipelines.store.upkeep.maintenance import MAX_FILES, tidy_tables
 from tests.pipelines.store.world import World, ids
 
 FAILURE: dict[str, Any] = {name: "" if kind == pl.String() else 0 for name, kind in FAILURES.items()}

@@ -24,7 +24,6 @@ from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.encoders import EncoderColumn, read_encoder
 from pipelines.store.generation import GenerationPlan, Placement, cut, shard_tasks, video_bytes
 from pipelines.store.liveness import SAMPLE, is_stored, live_samples, superseded_samples
-from pipelines.store.maintenance import tidy_tables
 from pipelines.store.packing import remembered_packing
 from pipelines.store.publish import (
     PublishConfig,
@@ -37,6 +36,7 @@ from pipelines.store.publish import (
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED
 from pipelines.store.shards import write_shard
 from pipelines.store.staging import FEATURES_FOLDER, sweep_orphans
+from pipelines.store.upkeep.maintenance import tidy_tables
 
 # A generation whose shards are on average below this share of the target is worth merging with others.
 _SMALL = 0.5

@@ -12,7 +12,7 @@ from hvlm.data.tar import TarWriter
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.store.world import World, ids
 
 

@@ -35,7 +35,7 @@ from pipelines.store.publish import write_manifests
 from pipelines.store.schema import SAMPLES
 from pipelines.store.shards import make_sample, write_shard
 from pipelines.store.staging import remove_tars, sweep_orphans
-from pipelines.store.verify import TAR_END_BYTES, Problem, answering
+from pipelines.store.upkeep.verify import TAR_END_BYTES, Problem, answering
 
 SampleId = tuple[str, str, str]
 """(video_id, encoder, fingerprint)"""
