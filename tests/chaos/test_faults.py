@@ -172,8 +172,13 @@ def test_a_store_that_refuses_ends_the_job_and_the_next_one_goes_on(
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_mixture_of_passing_faults_gives_the_same_store(tmp_path: Path, seed: int) -> None:
+def test_any_mixture_of_passing_faults_gives_the_same_store(
+    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without Ray and without videos: three generations, with faults on every fifth call of each kind."""
+    # A write is two calls of which half fail: six bad attempts in a row come by chance, and would be no passing fault.
+    monkeypatch.setattr(retries, "ATTEMPTS", 20)
+    monkeypatch.setattr(retries, "LONGEST_WAIT_S", 0.02)
     stores = [World(tmp_path / "undisturbed"), World(plan(tmp_path / "store"))]
     calls = ("info", "ls", "get_file", "put_file", "cat_file", "rm_file")
     faults = [Fault(kind=kind, call=call, times=ALWAYS, chance=0.04) for kind in TRANSIENT for call in calls]
