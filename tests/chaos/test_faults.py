@@ -176,7 +176,7 @@ def test_any_mixture_of_passing_faults_gives_the_same_store(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without Ray and without videos: three generations, with faults on every fifth call of each kind."""
-    # A write is two calls of which half fail: six bad attempts in a row come by chance, and would be no passing fault.
+    # About half of the attempts to write fail: six in a row come by chance, and would be no passing fault.
     monkeypatch.setattr(retries, "ATTEMPTS", 20)
     monkeypatch.setattr(retries, "LONGEST_WAIT_S", 0.02)
     stores = [World(tmp_path / "undisturbed"), World(plan(tmp_path / "store"))]
