@@ -14,7 +14,8 @@ from pipelines.extraction.run import extract
 
 def job(config: ExtractConfig) -> int:
     """Extract and print what was done."""
-    reject_relative_paths_in_job({"store_uri": config.store_uri})
+    cache = config.decode.cache
+    reject_relative_paths_in_job({"store_uri": config.store_uri, "decode.cache.uri": cache.uri if cache else None})
     print(extraction_report(config.store_uri, extract(config)))
     return 0
 

@@ -24,14 +24,24 @@ class PyAVBackend:
 
     def decode(self, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
         """See `DecoderBackend.decode`."""
+        reformatter = VideoReformatter()
+        for frame in self.frames(request):
+            yield _to_rgb(frame, reformatter, request.rotation)
+
+    def frames(self, request: FrameRequest) -> Iterator[Any]:
+        """Yield what `decode` yields as FFmpeg's frames: not turned upright, in the pixel format of the file.
+
+        Raises:
+            VideoError: as `decode`.
+        """
         done = 0
         with open_video(request.path) as container:
             stream = container.streams[request.stream_index]
             stream.codec_context.thread_count = 1
-            reader, reformatter = PacketReader(container, stream, request.path), VideoReformatter()
+            reader = PacketReader(container, stream, request.path)
             for run in plan_runs(request):
                 for frame in _decode_run(reader, run, request, done):
-                    yield _to_rgb(frame, reformatter, request.rotation)
+                    yield frame
                     done += 1
 
 

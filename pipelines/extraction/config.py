@@ -11,6 +11,7 @@ from hvlm.encoders.c3d import C3DConfig
 from hvlm.encoders.clip import ClipConfig
 from hvlm.video.packets import BackendName
 from infra.cluster import ClusterConfig
+from pipelines.extraction.frame_cache import FrameCacheConfig
 from pipelines.extraction.sandbox import DecodeLimits
 from pipelines.store.publish import PublishConfig
 from pipelines.store.sources import SourceConfig
@@ -27,6 +28,9 @@ class DecodeConfig(Config):
     """A long video is decoded in segments of this many seconds; one segment's frames are what a worker holds."""
     on_truncated: Literal["quarantine", "salvage"] = "quarantine"
     """A video that is damaged or cut: into quarantine whole, or its part before the damage is extracted and marked."""
+    cache: FrameCacheConfig | None = None
+    """Keep a small copy of every video and decode that from then on; null: none. Features of copies have other
+    fingerprints."""
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     """What a decoder may use before it is killed and its video goes into quarantine."""
 

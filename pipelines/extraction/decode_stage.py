@@ -4,14 +4,17 @@ every encoder.
 A failure becomes one row with `error` set: it travels to the end and is counted there.
 """
 
+import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import islice
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
-from hvlm.errors import Reason, VideoError
+from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video.index import VideoIndex
 from hvlm.video.packets import BackendName
 from hvlm.video.sampling import sample_frames
@@ -19,9 +22,11 @@ from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView
 from infra import retries, storage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
+from pipelines.extraction.frame_cache import BROKEN, FrameCache
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError, process_sandbox
 from pipelines.store.sources import file_stamp
 
+logger = logging.getLogger(__name__)
 STAGE = "decode"
 _KEPT_INDEXES = 8  # a long video comes in several work rows; a worker process scans it once
 
@@ -36,6 +41,8 @@ class Decoder:
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     salvage: bool = False
     """Take what can be decoded of each video, up to its first damage, instead of failing there."""
+    cache: FrameCache | None = None
+    """Decode the copies in here; those that are missing are made first."""
 
     def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
         for row in work.to_pylist():
@@ -44,9 +51,12 @@ class Decoder:
     def _decode_work(self, work: dict[str, Any]) -> Iterator[pa.Table]:
         identity = {name: work[name] for name in ("video_id", "key", "content_hash")}
         try:
-            yield from self._decode_file(work, identity)
-        except SandboxError:
-            raise  # the machine's fault: it ends the job, no video is blamed
+            if self.cache:
+                yield from self._decode_copy(self.cache, work, identity)
+            else:
+                yield from self._decode_file(work, identity)
+        except (SandboxError, UserError):
+            raise  # the machine's fault, or a full disk under the copies: it ends the job, no video is blamed
         except VideoError as error:
             if self.salvage and error.reason is Reason.TRUNCATED:  # it is not tried a third time
                 error = VideoError(Reason.UNREADABLE, f"nothing could be salvaged: {error.message}")
@@ -80,6 +90,38 @@ class Decoder:
                     if local:
                         _check_unchanged(work)
                     yield row
+
+    def _decode_copy(self, cache: FrameCache, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
+        """Decode the copy as any other file; one that is broken is made again, once."""
+        uri = cache.copy_uri(work["content_hash"], self.salvage)
+        plain, copy = replace(self, cache=None, salvage=False), work | {"uri": uri, "content_hash": uri, "stamp": None}
+        made, done = not storage.exists(uri), 0
+        if made:
+            self._make_copy(cache.short_side, work, uri)
+        try:
+            for row in plain._decode_file(copy, identity):
+                yield row
+                done += 1
+        except VideoError as error:
+            if made or error.reason not in BROKEN:
+                raise
+            logger.warning("the copy of %s is broken and is made again: %s", work["uri"], error.message)
+            storage.remove(uri)
+            _indexes.pop((uri, False), None)
+            self._make_copy(cache.short_side, work, uri)
+            yield from islice(plain._decode_file(copy, identity), done, None)
+
+    def _make_copy(self, short_side: int, work: dict[str, Any], uri: str) -> None:
+        sandbox = process_sandbox(self.limits)
+        with storage.local_copy(work["uri"]) as path:
+            index = sandbox.salvage(str(path)) if self.salvage else sandbox.scan(str(path))
+            num_segments = max(1, math.ceil(index.duration_s / self.segment_s))
+
+            def shrink(file: BinaryIO) -> None:
+                sandbox.shrink(index, file.name, short_side, num_segments)
+                _check_unchanged(work)
+
+            storage.atomic_write(uri, shrink)
 
     def _index(self, path: str, content_hash: str) -> VideoIndex:
         """Return the video's index, kept per worker process for the next parts of the same video."""

@@ -1,6 +1,5 @@
 """Published features, decoded and encoded again by the same stages, and compared with what is stored."""
 
-import math
 import random
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from infra.cluster import connect
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import extraction_dataset
 from pipelines.extraction.outcomes import Outcomes
-from pipelines.extraction.stages import encoder_columns, new_run_id, stages_of
+from pipelines.extraction.stages import encoder_columns, new_run_id, row_seconds, stages_of
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors
 from pipelines.store.catalog import FeatureStore
@@ -71,7 +70,7 @@ class Extractor:
         """Return the staged rows of the samples that came out whole, and the failures by video."""
         stages = stages_of(self._config, self._columns, self._store.uri, new_run_id(), salvage)
         outcomes = Outcomes.of(todo)
-        work = work_table(todo, math.inf if salvage else self._config.decode.segment_s)
+        work = work_table(todo, row_seconds(self._config, salvage))
         dataset = extraction_dataset(work, stages)
         for batch in own_errors(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)):
             outcomes.take(batch.to_pylist())

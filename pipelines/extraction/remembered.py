@@ -52,11 +52,15 @@ def remembered_config(store: FeatureStore) -> ExtractConfig:
 
 def _anywhere(values: dict[str, Any]) -> dict[str, Any]:
     """Return a dumped configuration that means the same wherever it is read."""
-    source = values["source"]
+    source, decode = values["source"], values["decode"]
+    cache = decode["cache"] and decode["cache"] | {
+        "uri": decode["cache"]["uri"] and storage.absolute_uri(decode["cache"]["uri"])
+    }
     places = {name: source[name] and storage.absolute_uri(source[name]) for name in ("uri", "annotations_uri")}
     return values | {
         "store_uri": storage.absolute_uri(values["store_uri"]),
         "source": source | places,
+        "decode": decode | {"cache": cache},
         "encoders": {name: _with_absolute_files(encoder) for name, encoder in values["encoders"].items()},
         "cluster": values["cluster"] | {"address": None},
     }

@@ -5,7 +5,6 @@ run sweeps what was not committed and goes on with what is missing. With nothing
 """
 
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from pipelines.extraction.progress import Progress
 from pipelines.extraction.remembered import remember_config
 from pipelines.extraction.salvage import held_back, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
-from pipelines.extraction.stages import encoder_columns, layout_of, new_run_id, stages_of
+from pipelines.extraction.stages import encoder_columns, layout_of, new_run_id, row_seconds, stages_of
 from pipelines.extraction.work import work_table
 from pipelines.ray_tasks import own_errors, run_tasks
 from pipelines.store.catalog import FeatureStore
@@ -187,8 +186,7 @@ class _Run:
         """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos, or what can be decoded of them."""
         self._connect()
         outcomes = Outcomes.of(todo)
-        # A video is salvaged by one worker: each would decode it from its start to find where it ends.
-        work = work_table(todo, math.inf if salvage else self.config.decode.segment_s)
+        work = work_table(todo, row_seconds(self.config, salvage))
         stages = stages_of(self.config, self.columns, self.store.uri, self.run_id, salvage)
         dataset = extraction_dataset(work, stages)
         committed = time.monotonic()

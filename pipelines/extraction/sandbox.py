@@ -35,7 +35,7 @@ class DecodeLimits(Config):
     """What decoding one segment, or reading one file's packets, may use.
 
     Args:
-        timeout_s: wall-clock seconds.
+        timeout_s: wall-clock seconds. Making a copy (`decode.cache`) may take as many times this as there are segments.
         memory_gib: private memory of the decoding process.
         output_gib: decoded frames of one segment.
     """
@@ -144,18 +144,31 @@ class Sandbox:
             start += sizes[name]
         return frames
 
+    def shrink(self, index: VideoIndex, out_path: str, short_side: int, num_turns: int) -> None:
+        """Do `shrink_video` of these.
+
+        Args:
+            num_turns: as many times `limits.timeout_s` it may take.
+
+        Raises:
+            VideoError: as `shrink_video`; timeout, out_of_memory, crashed. OSError: the copy cannot be written.
+        """
+        error = self._call(index.path, ("shrink", index.path, index, out_path, short_side), None, num_turns)
+        if error is not None:
+            raise error
+
     def close(self) -> None:
         """End the child."""
         if self._child is not None:
             self._child.end()
         self._child = None
 
-    def _call(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
+    def _call(self, path: str, request: tuple[Any, ...], memory: int | None, num_turns: int = 1) -> Any:
         try:
-            answer = self._ask(path, request, memory)
+            answer = self._ask(path, request, memory, num_turns)
         except _ChildDied:  # who killed it? if it was the video, the next one dies too
             try:
-                answer = self._ask(path, request, memory)
+                answer = self._ask(path, request, memory, num_turns)
             except _ChildDied as again:
                 raise _obituary(path, again.code) from again
         if isinstance(answer, VideoError):
@@ -164,15 +177,17 @@ class Sandbox:
             raise answer
         return answer
 
-    def _ask(self, path: str, request: tuple[Any, ...], memory: int | None) -> Any:
+    def _ask(self, path: str, request: tuple[Any, ...], memory: int | None, num_turns: int) -> Any:
         child = self._living_child()
         try:
             child.connection.send(request)
             if memory is not None:
                 socket.send_fds(child.socket, [b"m"], [memory])
-            if not child.connection.poll(self.limits.timeout_s):
+            if not child.connection.poll(num_turns * self.limits.timeout_s):
                 self.close()
-                message = f"{path}: still at it after decode.limits.timeout_s={self.limits.timeout_s:g} s; killed"
+                limit = "" if num_turns == 1 else f"{num_turns} × "
+                limit += f"decode.limits.timeout_s={self.limits.timeout_s:g} s"
+                message = f"{path}: still at it after {limit}; killed"
                 raise VideoError(Reason.TIMEOUT, message)
             return child.connection.recv()
         except (EOFError, OSError) as error:

@@ -1,4 +1,4 @@
-"""The other end of `pipelines.extraction.sandbox`: a process that scans and decodes until its parent is gone."""
+"""The other end of `pipelines.extraction.sandbox`: scans, decodes and shrinks until its parent is gone."""
 
 import ctypes
 import mmap
@@ -13,8 +13,9 @@ import numpy as np
 
 from hvlm.errors import Reason, VideoError
 from hvlm.video.decoding import decode_views
-from hvlm.video.index import probe_video, scan_video
+from hvlm.video.index import VideoIndex, probe_video, scan_video
 from hvlm.video.salvage import salvage_video
+from hvlm.video.shrink import shrink_video
 
 _PR_SET_PDEATHSIG = 1
 
@@ -48,6 +49,8 @@ def _answer(request: tuple[Any, ...], memory: int | None) -> Any:
             return salvage_video(request[1])
         if request[0] == "probe":
             return probe_video(request[1])
+        if request[0] == "shrink":
+            return _shrink(*request[2:])
         return _decode(request[2:], memory)
     except VideoError as error:
         return error
@@ -59,6 +62,15 @@ def _answer(request: tuple[Any, ...], memory: int | None) -> Any:
         if "allocate memory" in str(error):  # PyTorch's, while it resizes
             return VideoError(Reason.OUT_OF_MEMORY, f"{request[1]}: beyond decode.limits.memory_gib: {error}")
         return VideoError(Reason.UNREADABLE, f"{request[1]}: {type(error).__name__}: {error}")
+
+
+def _shrink(index: VideoIndex, out_path: str, short_side: int) -> OSError | None:
+    """Return the error of writing the copy, which is not the video's."""
+    try:
+        shrink_video(index, out_path, short_side)
+    except OSError as error:
+        return OSError(error.errno, error.strerror, out_path)  # PyAV's own classes cannot be sent
+    return None
 
 
 def _decode(arguments: tuple[Any, ...], memory: int | None) -> None:

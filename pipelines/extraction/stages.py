@@ -1,14 +1,17 @@
 """What a configuration means for the pipeline: the columns it makes, the layout of segments, the stages' settings."""
 
+import math
 import time
 import uuid
 
 from hvlm.encoders.registry import describe_encoder
 from hvlm.video.decoding import get_backend
+from hvlm.video.shrink import copy_identity
 from infra.cluster import require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages
 from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.frame_cache import FrameCache
 from pipelines.extraction.resources import encoder_pool
 from pipelines.extraction.staging_stage import StagedEncoder
 from pipelines.store.encoders import EncoderColumn
@@ -19,8 +22,12 @@ FEATURE_SCHEMA = 1  # raised when the meaning of a stored feature row changes
 
 
 def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
-    """Return each encoder's fingerprint, dimension and identity; decoder and sampling are part of it."""
-    backend = get_backend(config.decode.backend)
+    """Return each encoder's fingerprint, dimension and identity; decoder and sampling are part of it.
+
+    Raises:
+        UserError: an encoder cannot make do with the copies of `decode.cache`.
+    """
+    backend, cache = get_backend(config.decode.backend), config.decode.cache
     columns = {}
     for name, encoder in config.encoders.items():
         described = describe_encoder(encoder)
@@ -30,6 +37,9 @@ def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
             "dtype": "float16",
             "feature_schema": FEATURE_SCHEMA,
         }
+        if cache is not None:
+            cache.check_view(name, described.view)
+            identity["cache"] = copy_identity(cache.short_side)
         columns[name] = EncoderColumn(
             fingerprint=fingerprint(identity), dim=described.dim, identity=identity, label=described.label
         )
@@ -39,6 +49,15 @@ def encoder_columns(config: ExtractConfig) -> dict[str, EncoderColumn]:
 def layout_of(config: ExtractConfig) -> str:
     """Return the name of the way videos are cut into segments; only segments of one layout are put together."""
     return f"segment_s={config.decode.segment_s:g}"
+
+
+def row_seconds(config: ExtractConfig, salvage: bool) -> float:
+    """Return the `segment_s` that `work_table` divides long videos by; infinity: a video is one work row.
+
+    So it is where a worker has to go through the whole video first, to find where it ends or to make its copy: several
+    would each do it.
+    """
+    return math.inf if salvage or config.decode.cache is not None else config.decode.segment_s
 
 
 def stages_of(
@@ -65,6 +84,7 @@ def stages_of(
             views={name: describe_encoder(encoder).view for name, encoder in config.encoders.items()},
             limits=config.decode.limits,
             salvage=salvage,
+            cache=FrameCache.of(config.decode.cache, store_uri) if config.decode.cache else None,
         ),
         encoders=config.encoders,
         store_uri=store_uri,

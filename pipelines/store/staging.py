@@ -25,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 STAGING_FOLDER = "staging"
 FEATURES_FOLDER = "features"
+# Small copies of the videos (`decode.cache`), named {content_hash}-….copy. They end like no video, so that a store
+# inside the folder of its source does not become a source itself.
+COPIES_FOLDER, COPY_ENDING = "frames", ".copy"
 # Ends the layout of segments that are made of the decodable part of a damaged video: they go together with no others.
 SALVAGED = ",salvaged"
 
@@ -160,6 +163,22 @@ def sweep_orphans(store: FeatureStore, folders: Sequence[str] = (STAGING_FOLDER,
 def _remove(store: FeatureStore, path: str) -> None:
     store.check_lease()  # a job that slept past its lease must not delete what the next one has written
     storage.remove(storage.join(store.uri, path))
+
+
+def sweep_copies(store: FeatureStore) -> list[str]:
+    """Delete the small copies, in the store, of contents that no video has any more, and half-written ones.
+
+    Returns:
+        Their paths. A copy may go at any time: it is made again when it is needed.
+    """
+    live = set(store.videos(["content_hash"])["content_hash"])
+    swept = []
+    for name in storage.list_files(storage.join(store.uri, COPIES_FOLDER)):
+        stale = name.endswith(COPY_ENDING) and name.rpartition("/")[2].partition("-")[0] not in live
+        if stale or storage.TEMP_MARK in name:
+            _remove(store, f"{COPIES_FOLDER}/{name}")
+            swept.append(f"{COPIES_FOLDER}/{name}")
+    return swept
 
 
 def _drop_rows_without_tar(store: FeatureStore) -> None:

@@ -1,4 +1,4 @@
-"""What decoding costs: `python -m tests.bench.bench_decode` (`--only speed keyframes child memory`).
+"""What decoding costs: `python -m tests.bench.bench_decode` (`--only speed keyframes child memory cache`).
 
   speed      frames per CPU second of each backend per kind of video, every frame (C3D) and 1 fps (CLIP), resized to
              224²; beside it how many frames were not those asked for (numbered videos), or the mean difference from
@@ -6,6 +6,7 @@
   keyframes  keyframe sampling against 1 fps on 1080p with a keyframe every 10 s (at least 5 times as fast)
   child      decoding in the killable child against decoding in this process, per video (below 2 %)
   memory     peak memory of worker and child on 10 minutes and on 3 hours (the same)
+  cache      making the small copy of a video, its size, and decoding it against decoding the original
 
 Everything that is compared is measured in turn within a round; medians over the rounds are reported, in CPU seconds of
 this process and the child. torchcodec is measured where it is importable. One decoding thread.
@@ -33,6 +34,7 @@ from hvlm.video.index import VideoIndex, scan_video
 from hvlm.video.packets import BackendName
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
+from hvlm.video.shrink import shrink_video
 from hvlm.video.views import FrameView
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
@@ -245,6 +247,31 @@ def measure_memory(folder: Path) -> Iterator[dict[str, Any]]:
         yield in_a_fresh_process("bench_decode", "--memory-of", str(path))
 
 
+def measure_cache(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
+    """Yield, per video, what its copy costs and saves."""
+    options = {"g": "250", "bf": "2", "preset": "veryfast"}
+    made = write_noise(folder / "1080p-cache.mp4", 20.0, (1920, 1080), "libx264", options)
+    for path in [made, *(SHARED / name for name in REAL if (SHARED / name).exists())]:
+        index, copy = scan_video(path), folder / f"{path.name}.copy"
+        times: dict[str, list[float]] = {"make_s": []}
+        for _ in range(rounds):
+            times["make_s"].append(seconds_of(partial(shrink_video, index, str(copy), 256)))
+            for title, view in (("1fps", ONE_FPS), ("c3d", C3D)):
+                for kind, file in (("original", path), ("copy", copy)):
+                    times.setdefault(f"{kind}_{title}_s", []).append(
+                        seconds_of(partial(decode_here, file, "pyav", view))
+                    )
+        yield {
+            "video": path.name,
+            "size": f"{index.width}x{index.height}",
+            "seconds": round(index.duration_s, 2),
+            "frames": index.num_frames,
+            "bytes": path.stat().st_size,
+            "copy_bytes": copy.stat().st_size,
+            **{name: round(float(np.median(values)), 4) for name, values in times.items()},
+        }
+
+
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Return the speed rows as the table of docs/DECODING.md."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -255,7 +282,7 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Measure what is asked for, print a table and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    kinds = ("speed", "keyframes", "child", "memory")
+    kinds = ("speed", "keyframes", "child", "memory", "cache")
     parser.add_argument("--only", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory-of", metavar="VIDEO", help="used by the benchmark: extract this one here")
@@ -277,6 +304,10 @@ def main() -> None:
             figures += measure_child(folder, options.rounds)
         if "memory" in options.only:
             figures += measure_memory(folder)
+        if "cache" in options.only:
+            copies = list(measure_cache(folder, options.rounds))
+            print(markdown(copies))
+            figures += copies
     print(json.dumps(record("decode", figures), indent=2))
 
 

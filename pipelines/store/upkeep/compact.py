@@ -35,7 +35,7 @@ from pipelines.store.publish import (
 )
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED
 from pipelines.store.shards import write_shard
-from pipelines.store.staging import FEATURES_FOLDER, sweep_orphans
+from pipelines.store.staging import FEATURES_FOLDER, sweep_copies, sweep_orphans
 from pipelines.store.upkeep.maintenance import tidy_tables
 
 # A generation whose shards are on average below this share of the target is worth merging with others.
@@ -143,7 +143,7 @@ def compact(config: CompactConfig, run_tasks: RunTasks = run_inline) -> CompactS
         rows = _write(store, before, move, run_tasks) if move else []
         store.commit_samples(pl.DataFrame(rows, schema=SAMPLES), version)
         dropped = _drop(store, config.keep_versions_days)
-        swept = sweep_orphans(store, [FEATURES_FOLDER])
+        swept = sweep_orphans(store, [FEATURES_FOLDER]) + sweep_copies(store)
         after = store.samples()
         rewritten = sorted(move.frames.samples["gen"].unique()) if move else []
         in_rewritten = pl.col("gen").is_in(rewritten)

@@ -8,7 +8,14 @@ import pytest
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.lease import LeaseLost
-from pipelines.store.staging import StagingItem, discard_staged, read_segment, sweep_orphans, write_staging_tar
+from pipelines.store.staging import (
+    StagingItem,
+    discard_staged,
+    read_segment,
+    sweep_copies,
+    sweep_orphans,
+    write_staging_tar,
+)
 from tests.pipelines.store.world import World, ids, tree
 
 ITEM = StagingItem(
@@ -111,6 +118,20 @@ def test_a_sweep_that_has_lost_its_lease_deletes_nothing(tmp_path, monkeypatch):
     with pytest.raises(LeaseLost):
         sweep_orphans(world.store)
     assert orphan.exists()
+
+
+def test_copies_of_contents_that_no_video_has_are_swept(tmp_path):
+    world = World(tmp_path)
+    world.add(*ids(2))
+    world.snapshot()
+    stays, goes = world.store.videos()["content_hash"]
+    world.remove(ids(2)[1])
+    world.snapshot()
+    names = [f"aa/{stays}-256-0.copy", f"aa/{stays}-256-0.copy.tmp-1", f"bb/{goes}-256-0.copy", "other"]
+    for name in names:
+        storage.atomic_write(f"{tmp_path}/frames/{name}", b"x")
+    assert sweep_copies(world.store) == [f"frames/{name}" for name in names[1:3]]
+    assert sweep_copies(world.store) == [] and list(storage.list_files(f"{tmp_path}/frames")) == [names[0], "other"]
 
 
 def test_a_tar_that_is_only_listed_late_keeps_its_rows(tmp_path, monkeypatch):

@@ -82,6 +82,14 @@ def test_shards_are_cut_as_the_last_publish_cut_them_unless_told_otherwise(world
     assert shards(world, 4) == shards(told, 4) and len(shards(world, 4)) > len(shards(coarse, 4))
 
 
+def test_copies_of_contents_that_are_gone_go_too(world: World) -> None:
+    copy = Path(world.root) / "frames/aa/aaaa-256-0.copy"
+    copy.parent.mkdir(parents=True)
+    copy.write_bytes(b"x")
+    run(world)
+    assert not copy.exists()
+
+
 def test_running_it_again_does_nothing(world: World) -> None:
     first = run(world)
     before = catalog_and_shards(world)
