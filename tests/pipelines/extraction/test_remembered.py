@@ -8,6 +8,7 @@ import pytest
 
 from hvlm.errors import UserError
 from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.frame_cache import FrameCacheConfig
 from pipelines.extraction.remembered import remember_config, remembered_config
 from pipelines.store.catalog import FeatureStore
 
@@ -48,6 +49,7 @@ def test_it_means_the_same_in_another_folder_and_on_another_cluster(
             "c3d": {"kind": "c3d", "weights": "random"},
         },
         cluster={"address": "head:6379", "num_cpus": 3},
+        decode={"cache": {"uri": "copies"}},
     )
     store = FeatureStore.open("store", create=True)
     remember_config(store, made)
@@ -56,6 +58,7 @@ def test_it_means_the_same_in_another_folder_and_on_another_cluster(
     found = remembered_config(store)
     assert (found.store_uri, found.source.uri) == (str(tmp_path / "store"), str(tmp_path / "videos" / "*.mp4"))
     assert found.source.annotations_uri == "s3://bucket/annotations.json"
+    assert found.decode.cache == FrameCacheConfig(uri=str(tmp_path / "copies"))
     assert (found.cluster.address, found.cluster.num_cpus) == (None, 3)
     assert found.encoders["c3d"] == made.encoders["c3d"]
     assert found.encoders["clip"] == replace(made.encoders["clip"], model=str(model))  # type: ignore[call-arg]
