@@ -436,7 +436,7 @@ def test_odd_rows_stand_in_the_manifest_and_the_summary(world, monkeypatch):
 
 
 def test_rows_that_two_spans_of_one_file_share_are_not_odd(world):
-    world.add("a", "b")
+    world.add("a", "b", split="train")
     for name in "ab":
         world.videos[name] = (f"file+{name}", world.videos[name][1])
     summary = world.run()

@@ -26,7 +26,7 @@ def test_spans_are_those_of_annotations_and_captions_but_for_texts_of_the_whole_
 
 def test_the_hash_is_of_the_file_and_of_the_part_that_is_annotated() -> None:
     digest = with_spans("f" * 64, metadata([1, 2]))
-    assert digest == with_spans("f" * 64, metadata([1.5, 2.0], [1, 1.5], None, label="jump"))
+    assert digest == with_spans("f" * 64, metadata([1.5, 2.0], [1.0, 1.5], None, label="jump"))
     assert digest != with_spans("e" * 64, metadata([1, 2])) and digest != with_spans("f" * 64, metadata([1, 2.5]))
     assert file_part(digest) == "f" * 64 == file_part("f" * 64)
     assert with_spans(digest, metadata([3, 4])) == with_spans("f" * 64, metadata([3, 4]))
