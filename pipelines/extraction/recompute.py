@@ -119,7 +119,7 @@ class Extractor:
         """Return the catalog's rows of the videos of samples."""
         videos = self._store.videos(include_tombstones=True).join(samples, on="video_id", how="semi")
         if self._config.samples_spans:  # as published: a newer snapshot may have other spans
-            mine = samples.select("video_id", "metadata_hash").unique("video_id")
+            mine = samples.select("video_id", "metadata_hash").unique("video_id", keep="last", maintain_order=True)
             metadata = self._store.metadata().join(mine, on=["video_id", "metadata_hash"]).drop("metadata_hash")
             videos = videos.drop("metadata_json").join(metadata, on="video_id", how="left")
         return videos.to_dicts()

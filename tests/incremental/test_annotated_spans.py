@@ -14,7 +14,7 @@ from pipelines.extraction.preview import preview
 from pipelines.extraction.run import ExtractReport, extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.store.verify import verify_store
+from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.extraction.conftest import write_video
 
 CLIP = {"kind": "clip", "model": "jobs/configs/models/tiny_clip.json", "pretrained": "random"}
