@@ -3,6 +3,7 @@
 Shapes: B local batch, T frames (padded), I width of the features of all encoders, X width of the text features.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,11 +16,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class EncoderRows:
-    """What one encoder says of one video: features (T, D), the start of each row and the length of a row in seconds."""
+    """What one encoder says of one video: features (T, D), the start of each row and the length of a row in seconds.
+
+    `reach_s`: how far from its middle a row may stand for the video (see `SampleMeta.reach_s`).
+    """
 
     features_TD: NDArray[Any]
     times_s: NDArray[np.float64]
     clip_s: float
+    reach_s: float = math.inf
 
 
 class VideoRows(NamedTuple):
@@ -92,8 +97,8 @@ def join_encoders(parts: Sequence[EncoderRows], *, l2_normalise: bool = False) -
     """Return the encoders' features side by side, on the time grid of the first.
 
     A row of the first encoder gets, from every other one, the row whose centre lies nearest to its own centre:
-    nothing is blended, and strides may differ. Rows that hold NaN or infinity in any encoder are left out, times too;
-    when that leaves nothing, one zero row stands for the video.
+    nothing is blended, and strides may differ. Rows where another encoder has a gap are left out, and rows that hold
+    NaN or infinity in any encoder, times too; when that leaves nothing, one zero row stands for the video.
 
     Args:
         parts: one per encoder, in the order of concatenation; a 1-D feature array is one row.
@@ -101,19 +106,23 @@ def join_encoders(parts: Sequence[EncoderRows], *, l2_normalise: bool = False) -
     """
     first = parts[0]
     centres_s = first.times_s + first.clip_s / 2
-    columns = []
+    columns, covered = [], np.ones(len(centres_s), np.bool_)
     for part in parts:
         features = np.atleast_2d(part.features_TD).astype(np.float32)
         if part is not first:
-            features = features[nearest_rows(part.times_s + part.clip_s / 2, centres_s)]
+            part_s = part.times_s + part.clip_s / 2
+            nearest = nearest_rows(part_s, centres_s)
+            features = features[nearest]
+            covered &= np.abs(part_s[nearest] - centres_s) <= part.reach_s + first.clip_s / 2
         columns.append(_unit_rows(features) if l2_normalise else features)
     joined = np.concatenate(columns, axis=1)
-    good = np.atleast_1d(np.isfinite(joined).all(axis=1))
+    finite = np.atleast_1d(np.isfinite(joined).all(axis=1))
+    good, num_bad = finite & covered, int((covered & ~finite).sum())
     if good.all():
         return VideoRows(joined, first.times_s, 0)
     if not good.any():
-        return VideoRows(np.zeros_like(joined[:1]), first.times_s[:1], len(good))
-    return VideoRows(joined[good], first.times_s[good], int((~good).sum()))
+        return VideoRows(np.zeros_like(joined[:1]), first.times_s[:1], num_bad)
+    return VideoRows(joined[good], first.times_s[good], num_bad)
 
 
 def collate(

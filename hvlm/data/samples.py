@@ -1,7 +1,8 @@
 """One sample: the features of one video by one encoder, `{key}.features.npy` + `{key}.json`.
 
 Features are (T, D) float16, not normalised. Row i describes the video from `offset_s + i * stride_s` for `clip_s`
-seconds; `timestamps_s[i]` is the time of the frame that was decoded for it.
+seconds; `timestamps_s[i]` is the time of the frame that was decoded for it. Of videos that were sampled by keyframes or
+annotated spans only the time stamps say where a row lies; of spans, rows of the grid are left out (`has_gaps`).
 """
 
 import io
@@ -58,6 +59,16 @@ class SampleMeta:
     captions: list[dict[str, Any]] = field(default_factory=list)
     summary: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether two rows or more were left out: of a whole video less than one clip is missing at its end."""
+        return self.num_rows * self.stride_s + self.clip_s <= self.duration_s
+
+    @property
+    def reach_s(self) -> float:
+        """How far from its middle a row may stand for the video; infinity where none was left out."""
+        return max(self.stride_s, self.clip_s) / 2 if self.has_gaps else math.inf
 
 
 def meta_to_json(meta: SampleMeta) -> bytes:

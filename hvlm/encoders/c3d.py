@@ -69,6 +69,7 @@ class C3DConfig(Config):
             makes a clip last 0.64 s whatever the file's rate is.
         stride_frames: sampled frames from one clip's start to the next one's; 16 means without overlap, 8 is the
             official ActivityNet extraction.
+        only_spans: make only the clips that meet an annotated span; they must not overlap.
         width: factor on the channels (1.0 is the published network, 0.125 a tiny one for tests).
         fc_dim: width of fc6 and fc7; 4096 is published.
         batch_size: clips per forward pass.
@@ -82,6 +83,7 @@ class C3DConfig(Config):
     layer: Literal["fc6", "fc7"] = "fc6"
     fps: float = 25.0
     stride_frames: int = 16
+    only_spans: bool = False
     width: float = 1.0
     fc_dim: int = 4096
     batch_size: int = 8
@@ -99,6 +101,13 @@ class C3DConfig(Config):
             got=self.stride_frames,
             expected="1 or more",
             do="set e.g. 16",
+        )
+        require(
+            not self.only_spans or self.stride_frames >= CLIP_FRAMES,
+            what="c3d.stride_frames with only_spans",
+            got=self.stride_frames,
+            expected=f"at least {CLIP_FRAMES}: clips are left out, so no two may share frames",
+            do=f"set stride_frames: {CLIP_FRAMES}, or only_spans: false",
         )
         require(0 < self.width <= 4, what="c3d.width", got=self.width, expected="above 0, at most 4", do="set 1.0")
         require(self.fc_dim >= 1, what="c3d.fc_dim", got=self.fc_dim, expected="1 or more", do="set 4096")
@@ -188,7 +197,7 @@ def describe_c3d(config: C3DConfig) -> EncoderDescription:
 def c3d_view(config: C3DConfig) -> FrameView:
     """Return the frames and pixels that C3D wants."""
     return FrameView(
-        sampling=SamplingConfig(kind="fps", fps=config.fps),
+        sampling=SamplingConfig(kind="spans" if config.only_spans else "fps", fps=config.fps),
         clip_frames=CLIP_FRAMES,
         clip_stride=config.stride_frames,
         resize=RESIZE_PX,

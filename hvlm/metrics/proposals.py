@@ -75,41 +75,49 @@ class VideoSegments:
     score_N: Floats
 
 
-def row_cells(time_s_T: NDArray[np.floating], stride_s: float, clip_s: float, duration_s: float) -> Floats:
+def row_cells(
+    time_s_T: NDArray[np.floating], stride_s: float, clip_s: float, duration_s: float, *, gaps: bool = False
+) -> Floats:
     """Return (T, 2) the second-spans that rows stand for: one stride around the middle of the row's clip, clipped to
     the video.
 
     Neighbouring cells touch; the first reaches back to 0 and the last on to `duration_s` when less than one stride is
-    missing.
+    missing. With `gaps` rows were left out: only neighbours within 1.5 strides touch, and no cell reaches further than
+    half a stride.
     """
     centre_T = np.asarray(time_s_T, dtype=np.float64) + clip_s / 2
     if len(centre_T) == 0:
         return np.empty((0, 2))
     middle = (centre_T[1:] + centre_T[:-1]) / 2
     first, last = centre_T[0] - stride_s / 2, centre_T[-1] + stride_s / 2
-    first = 0.0 if first < stride_s else first
-    last = duration_s if last > duration_s - stride_s else last
-    cells = np.stack([np.concatenate(([first], middle)), np.concatenate((middle, [last]))], axis=1)
+    if not gaps:
+        first = 0.0 if first < stride_s else first
+        last = duration_s if last > duration_s - stride_s else last
+    apart = gaps & (np.diff(centre_T) > 1.5 * stride_s)
+    start_T = np.concatenate(([first], np.where(apart, centre_T[1:] - stride_s / 2, middle)))
+    end_T = np.concatenate((np.where(apart, centre_T[:-1] + stride_s / 2, middle), [last]))
+    cells = np.stack([start_T, end_T], axis=1)
     return np.asarray(np.clip(cells, 0.0, duration_s), dtype=np.float64)
 
 
 def propose_segments(probability_TC: Floats, cell_T2: Floats, config: ProposalConfig) -> VideoSegments:
     """Return scored segments of every class of one video, after soft-NMS.
 
-    Per class and per level (a share of the class's peak) the runs of rows at or above the level become segments. The
-    score is the mean probability inside minus the mean in the flanks, so that neither a sliver at the peak nor the
-    whole video wins by default.
+    Per class and per level (a share of the class's peak) the runs of rows at or above the level become segments; where
+    two cells do not touch, a run and its flanks end. The score is the mean probability inside minus the mean in the
+    flanks, so that neither a sliver at the peak nor the whole video wins by default.
 
     Source: outer-inner contrast of AutoLoc, Shou et al., ECCV 2018, equation 1.
     """
     labels: list[int] = []
     spans: list[tuple[float, float]] = []
     scores: list[float] = []
+    part_T = np.concatenate(([0], np.cumsum(cell_T2[1:, 0] > cell_T2[:-1, 1])))
     for label in range(probability_TC.shape[1]):
-        runs = _runs_of_class(probability_TC[:, label], config)
+        runs = _runs_of_class(probability_TC[:, label], part_T, config)
         if not runs:
             continue
-        contrast = np.array([_contrast(probability_TC[:, label], run, config.flank_fraction) for run in runs])
+        contrast = np.array([_contrast(probability_TC[:, label], part_T, run, config.flank_fraction) for run in runs])
         span_N2 = np.array([(cell_T2[first, 0], cell_T2[last - 1, 1]) for first, last in runs])
         kept, decayed = soft_nms(
             span_N2[contrast > 0], contrast[contrast > 0], sigma=config.nms_sigma, max_keep=config.max_per_video
@@ -127,22 +135,24 @@ def propose_segments(probability_TC: Floats, cell_T2: Floats, config: ProposalCo
     )
 
 
-def _runs_of_class(probability_T: Floats, config: ProposalConfig) -> list[tuple[int, int]]:
+def _runs_of_class(probability_T: Floats, part_T: NDArray[np.int64], config: ProposalConfig) -> list[tuple[int, int]]:
     peak = float(probability_T.max(initial=0.0))
     if peak < config.min_peak or peak == 0.0:
         return []
     runs: set[tuple[int, int]] = set()
     for step in range(1, config.num_thresholds + 1):
-        above = np.concatenate(([False], probability_T >= peak * step / (config.num_thresholds + 1), [False]))
-        edges = np.flatnonzero(above[1:] != above[:-1])
-        runs |= set(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+        above = probability_T >= peak * step / (config.num_thresholds + 1)
+        joined = np.concatenate(([False], above[1:] & above[:-1] & (part_T[1:] == part_T[:-1]), [False]))
+        firsts, lasts = np.flatnonzero(above & ~joined[:-1]), np.flatnonzero(above & ~joined[1:])
+        runs |= set(zip(firsts.tolist(), (lasts + 1).tolist(), strict=True))
     return sorted(runs)
 
 
-def _contrast(probability_T: Floats, run: tuple[int, int], flank_fraction: float) -> float:
+def _contrast(probability_T: Floats, part_T: NDArray[np.int64], run: tuple[int, int], flank_fraction: float) -> float:
     first, last = run
     flank = max(1, round((last - first) * flank_fraction))
-    outside = np.concatenate((probability_T[max(0, first - flank) : first], probability_T[last : last + flank]))
+    around = np.r_[max(0, first - flank) : first, last : min(last + flank, len(probability_T))]
+    outside = probability_T[around[part_T[around] == part_T[first]]]
     return float(probability_T[first:last].mean() - (outside.mean() if len(outside) else 0.0))
 
 

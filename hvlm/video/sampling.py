@@ -19,10 +19,11 @@ class SamplingConfig(Config):
     """Which frames.
 
     `fps`: the frame on screen at k / fps; `every_n`: frames 0, n, 2n; `uniform_n`: the centres of n equal spans;
-    `keyframes`: the frames that the codec stored whole, wherever they lie: the fastest, as nothing else is decoded.
+    `keyframes`: the frames that the codec stored whole, wherever they lie: the fastest, as nothing else is decoded;
+    `spans`: as `fps`, but only the rows whose time meets an annotated span.
     """
 
-    kind: Literal["fps", "every_n", "uniform_n", "keyframes"] = "fps"
+    kind: Literal["fps", "every_n", "uniform_n", "keyframes", "spans"] = "fps"
     fps: float = 1.0
     n: int = 1
 
@@ -51,7 +52,8 @@ class FrameSamples:
 def sample_frames(index: VideoIndex, sampling: SamplingConfig) -> FrameSamples:
     """The frames that `sampling` takes from `index`; at least one.
 
-    The frame of a time is the one on screen then: the last whose pts is not after it.
+    The frame of a time is the one on screen then: the last whose pts is not after it. Of `spans` it is the whole grid:
+    which rows are made of it follows from the rows' length too (see `plan_segments`).
     """
     if sampling.kind == "every_n":
         frames = np.arange(0, index.num_frames, sampling.n, dtype=np.int64)

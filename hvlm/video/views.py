@@ -41,6 +41,13 @@ class FrameView(Config):
             expected="a crop no larger than the resized frame",
             do=f"set crop to at most {shorter} or raise resize",
         )
+        require(
+            self.sampling.kind != "spans" or self.clip_stride >= self.clip_frames,
+            what="view.clip_stride with sampling.kind: spans",
+            got=self.clip_stride,
+            expected=f"at least clip_frames={self.clip_frames}: rows are left out, so no two may share frames",
+            do=f"set clip_stride to {self.clip_frames} or more, or sampling.kind: fps",
+        )
 
 
 def num_rows(num_samples: int, view: FrameView) -> int:

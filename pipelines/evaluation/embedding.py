@@ -8,7 +8,7 @@ Shapes: B videos of a forward pass, T rows, D width, E width of the joint space,
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -105,7 +105,7 @@ class Embedder:
             for index, video in enumerate(videos):
                 meta, times_s = video.meta, video.raw.times_s
                 features = {OURS: _real(output.hidden_BTD[index], len(times_s)), RAW: video.raw.features_TI}
-                cells = row_cells(times_s, meta.stride_s, meta.clip_s, meta.duration_s)
+                cells = row_cells(times_s, meta.stride_s, meta.clip_s, meta.duration_s, gaps=meta.has_gaps)
                 segments = {
                     kind: propose_segments(probes[kind].probabilities(features[kind])[:, 1:], cells, proposals)
                     for kind in KINDS
@@ -209,7 +209,8 @@ def load_video(row: Mapping[str, Any], setup: EmbedSetup) -> LoadedVideo:
     for encoder in setup.encoders:
         features, metas[encoder] = read_sample(setup.store_uri, row, encoder)
         times_s = np.asarray(metas[encoder].timestamps_s, dtype=np.float64)
-        parts[encoder] = EncoderRows(features, times_s, metas[encoder].clip_s)
+        meta = metas[encoder]
+        parts[encoder] = EncoderRows(features, times_s, meta.clip_s, meta.reach_s)
     ordered = [parts[encoder] for encoder in setup.encoders]
     return LoadedVideo(
         join_encoders(ordered, l2_normalise=setup.l2_normalise),
@@ -279,7 +280,7 @@ def _float32(tensor: Tensor) -> Floats32:
 
 def _finite(rows: EncoderRows) -> EncoderRows | None:
     good = np.isfinite(rows.features_TD).all(axis=1)
-    return EncoderRows(rows.features_TD[good], rows.times_s[good], rows.clip_s) if good.any() else None
+    return replace(rows, features_TD=rows.features_TD[good], times_s=rows.times_s[good]) if good.any() else None
 
 
 def _activity(meta: SampleMeta) -> str | None:

@@ -16,6 +16,7 @@ from infra.config_io import build_config
 from infra.tracking import TrackingConfig, redact, resolve_tracking_uri
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.store.manifest import Manifest, open_manifest
+from pipelines.store.spans import file_part
 from pipelines.training.checkpoints import Checkpoint, CheckpointInfo, find_checkpoint, load_model
 from pipelines.training.config import TextConfig
 from pipelines.training.text import text_encoder_of
@@ -176,9 +177,10 @@ def _without_seen(
             do="restore it",
         ) from error
     known = training.frame.filter(pl.col("split").is_in(["train", "dev"]))
-    seen = pl.col("video_id").is_in(known["video_id"].to_list()) | pl.col("content_hash").is_in(
-        known["content_hash"].to_list()
-    )
+    # By the file: one store may hold the whole video, the other its annotated spans.
+    files = {file_part(digest) for digest in known["content_hash"]}
+    same_file = pl.Series([file_part(digest) in files for digest in manifest.frame["content_hash"]], dtype=pl.Boolean)
+    seen = pl.col("video_id").is_in(known["video_id"].to_list()) | pl.lit(same_file)
     left = manifest.frame.filter(~(pl.col("split").is_in(splits) & seen))
     for split in splits:
         if split in manifest.frame["split"] and split not in left["split"]:

@@ -100,6 +100,14 @@ class ExtractConfig(Config):
     """The run ends with exit code 1 when more than this share of the planned videos (and more than 10 videos) fail."""
     retry_failed: bool = False
 
+    @property
+    def samples_spans(self) -> bool:
+        """Whether an encoder takes rows of the annotated spans alone."""
+        return any(
+            encoder.only_spans if isinstance(encoder, C3DConfig) else encoder.sampling.kind == "spans"
+            for encoder in self.encoders.values()
+        )
+
     def __post_init__(self) -> None:
         require(
             bool(self.encoders),
@@ -116,6 +124,13 @@ class ExtractConfig(Config):
                 expected="lower-case letters, digits and _, a letter first",
                 do="rename it; the name becomes a folder of the store",
             )
+        require(
+            not self.samples_spans or self.source.annotations_uri is not None,
+            what="source.annotations_uri",
+            got="none",
+            expected="an annotation file: an encoder samples its spans",
+            do="set it, or sampling.kind: fps (of c3d only_spans: false)",
+        )
         require(
             0 <= self.max_failed_fraction <= 1,
             what="max_failed_fraction",

@@ -69,9 +69,9 @@ class Decoder:
             message = f"{work['uri']}: {type(error).__name__}: {error}"
             yield self._failed(identity, VideoError(reason, message, permanent=local))
 
-    def _failed(self, identity: dict[str, Any], error: VideoError) -> pa.Table:
+    def _failed(self, identity: dict[str, Any], error: VideoError, stage: str = STAGE) -> pa.Table:
         return row_table(
-            list(self.views), {**identity, ERROR: Failure.of(STAGE, error).to_json(), "num_retries": retries.take()}
+            list(self.views), {**identity, ERROR: Failure.of(stage, error).to_json(), "num_retries": retries.take()}
         )
 
     def _decode_file(self, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
@@ -80,7 +80,10 @@ class Decoder:
             if not local:
                 _check_unchanged(work)
             index = self._index(str(path), work["content_hash"])
-            segments = plan_segments(index, self.views, self.segment_s)
+            segments = plan_segments(index, self.views, self.segment_s, work["spans_s"] or ())
+            if (name := _without_rows(segments)) is not None:
+                yield self._failed(identity, _no_rows(work, index), f"{STAGE}:{name}")
+                return
             first = len(segments) * work["part"] // work["num_parts"]
             end = len(segments) * (work["part"] + 1) // work["num_parts"]
             for segment in segments[first:end]:
@@ -162,6 +165,21 @@ def _check_unchanged(work: dict[str, Any]) -> None:
     if (size_bytes, stamp) != (work["size_bytes"], work["stamp"]):
         message = f"{work['uri']} was replaced while the job ran; the next run reads it as it is then"
         raise VideoError(Reason.STORAGE_TRANSIENT, message, permanent=False)
+
+
+def _without_rows(segments: list[SegmentPlan]) -> str | None:
+    """Return the first encoder that gets no row of the whole video: only where it samples spans can that be."""
+    names = list(segments[0].views)
+    return next((name for name in names if not any(segment.views[name].num_rows for segment in segments)), None)
+
+
+def _no_rows(work: dict[str, Any], index: VideoIndex) -> VideoError:
+    spans = work["spans_s"]
+    found = (
+        f"of {len(spans)} annotated spans, the first [{spans[0][0]:g}, {spans[0][1]:g}] s, none" if spans else "no span"
+    )
+    message = f"{work['uri']}: {found} meets a row of its {index.duration_s:.2f} s; correct its annotations"
+    return VideoError(Reason.ZERO_FRAMES, message)
 
 
 def _timing(index: VideoIndex, view: FrameView, plan: ViewPlan) -> RowTiming:

@@ -26,8 +26,8 @@ class Prediction:
 
     Args:
         num_videos: to decode. hours: of video to decode. feature_bytes: to publish, what was extracted before and is
-            only written (anew) included; None where the number of rows cannot be known (keyframes). seconds: that the
-            extraction takes; None where there is nothing to tell it from.
+            only written (anew) included; None where the number of rows is not foretold (keyframes, spans). seconds:
+            that the extraction takes; None where there is nothing to tell it from.
     """
 
     num_videos: int
@@ -78,9 +78,9 @@ def _feature_bytes(config: ExtractConfig, plan: Plan, videos: pl.DataFrame) -> i
 def rows_of(
     view: FrameView, duration_s: npt.NDArray[np.float64], fps: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.int64] | None:
-    """Return how many feature rows videos of these lengths give; None where only their packets would tell."""
+    """Return how many feature rows videos of these lengths give; None where their lengths do not tell."""
     sampling = view.sampling
-    if sampling.kind == "keyframes" or (sampling.kind == "every_n" and not np.isfinite(fps).all()):
+    if sampling.kind in ("keyframes", "spans") or (sampling.kind == "every_n" and not np.isfinite(fps).all()):
         return None
     if sampling.kind == "uniform_n":
         frames = np.full(len(duration_s), sampling.n)

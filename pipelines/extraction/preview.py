@@ -27,6 +27,7 @@ from pipelines.store.plan import Plan, make_plan
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
 from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
+from pipelines.store.spans import holds_spans
 
 READ_AT_MOST = 64  # new files that a plan opens: enough for the hours, bounded whatever the source's size
 TIMED_VIDEOS = 3
@@ -63,7 +64,8 @@ def preview(config: ExtractConfig) -> Preview:
     columns = encoder_columns(config)
     listing = list_source(config.source)
     frames = _frames(config)
-    diff = diff_listing(listing, frames.videos)
+    spans = holds_spans(frames.videos, config.samples_spans, config.store_uri)
+    diff = diff_listing(listing, frames.videos, spans)
     read, failed = _read_some(diff, config.decode.limits)
     videos = _videos_after(frames.videos, diff, read)
     failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
@@ -77,6 +79,7 @@ def preview(config: ExtractConfig) -> Preview:
         config.retry_failed,
     )
     predicted = predict(config, plan, videos.select(PREDICTED_FROM))
+    todo = plan.todo.join(videos.select("video_id", "metadata_json"), on="video_id", maintain_order="left")
     return Preview(
         config=config,
         plan=plan,
@@ -84,7 +87,7 @@ def preview(config: ExtractConfig) -> Preview:
         tombstoned=diff.gone.height,
         num_unread=diff.to_hash.height - len(read),
         num_salvaged=_num_salvaged(config, after, plan, fingerprints),
-        predicted=replace(predicted, seconds=_rough_seconds(config, plan, predicted.hours)),
+        predicted=replace(predicted, seconds=_rough_seconds(config, todo, predicted.hours)),
     )
 
 
@@ -146,9 +149,9 @@ def _videos_after(videos: pl.DataFrame, diff: SnapshotDiff, read: dict[str, dict
     return pl.concat([kept.select(list(VIDEOS)), replaced])
 
 
-def _rough_seconds(config: ExtractConfig, plan: Plan, hours: float) -> float | None:
+def _rough_seconds(config: ExtractConfig, todo: pl.DataFrame, hours: float) -> float | None:
     """Return how long this machine would take, from decoding and encoding the first segment of a few videos."""
-    todo = plan.todo.filter(pl.col("duration_s").is_not_null())
+    todo = todo.filter(pl.col("duration_s").is_not_null())
     if todo.is_empty():
         return None
     sample = todo.sample(min(TIMED_VIDEOS, todo.height), seed=0)

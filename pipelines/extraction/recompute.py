@@ -26,6 +26,7 @@ from pipelines.store.manifest import read_sample
 from pipelines.store.schema import VIDEOS
 from pipelines.store.snapshot import content_hash
 from pipelines.store.sources import file_stamp
+from pipelines.store.spans import file_part
 from pipelines.store.staging import STAGING_FOLDER, read_segment, remove_tars, sweep_orphans
 from pipelines.store.upkeep.repair import ExtractedAgain, SampleId
 from pipelines.store.upkeep.verify import Problem
@@ -99,7 +100,7 @@ class Extractor:
                     "makes others"
                 )
         published = dict(samples.select("video_id", "content_hash").iter_rows())
-        videos = self._store.videos(include_tombstones=True).filter(pl.col("video_id").is_in(list(needs))).to_dicts()
+        videos = self._videos(samples.filter(pl.col("video_id").is_in(list(needs))))
         with ThreadPoolExecutor(_READ_THREADS) as pool:
             sources = list(pool.map(lambda video: _source(video, published[video["video_id"]]), videos))
         todo = []
@@ -113,13 +114,22 @@ class Extractor:
                 todo.append(video | source | {"needs": wanted})
         return pl.DataFrame(todo, schema=VIDEOS | {"needs": _NEEDS}), failed
 
+    def _videos(self, samples: pl.DataFrame) -> list[dict[str, Any]]:
+        """Return the catalog's rows of the videos of samples."""
+        videos = self._store.videos(include_tombstones=True).join(samples, on="video_id", how="semi")
+        if self._config.samples_spans:  # as published: a newer snapshot may have other spans
+            mine = samples.select("video_id", "metadata_hash").unique("video_id", keep="last", maintain_order=True)
+            metadata = self._store.metadata().join(mine, on=["video_id", "metadata_hash"]).drop("metadata_hash")
+            videos = videos.drop("metadata_json").join(metadata, on="video_id", how="left")
+        return videos.to_dicts()
+
 
 def _source(video: dict[str, Any], published_hash: str) -> dict[str, Any] | str:
     """Return size and stamp of a video's file as it is now, or why it is not what was published."""
     uri = video["uri"]
     try:
         size_bytes, stamp = file_stamp(uri)
-        same = content_hash(uri, size_bytes, video["hash_kind"]) == published_hash
+        same = content_hash(uri, size_bytes, video["hash_kind"]) == file_part(published_hash)
     except (OSError, EOFError) as error:
         return storage.unreadable(error, uri).message
     if not same:

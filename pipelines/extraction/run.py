@@ -36,6 +36,7 @@ from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
+from pipelines.store.spans import holds_spans
 from pipelines.store.staging import sweep_orphans
 from pipelines.store.upkeep.maintenance import MAX_FILES, tidy_tables
 
@@ -134,8 +135,10 @@ class _Run:
 
     def snapshot(self) -> SnapshotSummary:
         """Read the source's listing; hash and probe what is new or changed, as Ray tasks."""
+        known = self.store.videos()
+        spans = holds_spans(known, self.config.samples_spans, self.store.uri)
         claim_source(self.store, "videos", self.config.source.uri, self.config.source.replace)
-        diff = diff_listing(self.listing, self.store.videos())
+        diff = diff_listing(self.listing, known, spans)
         rows = diff.to_hash.to_dicts()
         limits = self.config.decode.limits
         batches = [(limits, rows[start : start + _IDENTIFY_BATCH]) for start in range(0, len(rows), _IDENTIFY_BATCH)]
@@ -160,11 +163,12 @@ class _Run:
         return run_tasks(function, inputs)
 
     def readable(self, todo: pl.DataFrame) -> pl.DataFrame:
-        """Return the planned videos whose file was seen whole in this run, with what tells that it is still the same.
+        """Return the planned videos whose file was seen whole in this run, with what `work_table` asks for.
 
         The catalog still has the old row of a file that could not be read now: what it holds today is not known.
         """
-        seen = self.listing.frame.select("video_id", "size_bytes", "stamp")
+        spans = ["metadata_json"] if self.config.samples_spans else []
+        seen = self.listing.frame.select("video_id", "size_bytes", "stamp", *spans)
         return todo.join(seen.filter(~pl.col("video_id").is_in(self.unread)), on="video_id", maintain_order="left")
 
     def salvage(self, plan: Plan) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
+from pipelines.store.spans import spans_of
+
 # One work row's share of a long video: scanning the file once per 8 segments costs little, and 3 h still spread widely.
 SEGMENTS_PER_ROW = 8
 # A decode task's share: long enough that the gap before the next task does not show, short enough to spread evenly.
@@ -25,6 +27,7 @@ WORK_SCHEMA = pa.schema(
         ("part", pa.int64()),
         ("num_parts", pa.int64()),
         ("seconds", pa.float64()),
+        ("spans_s", pa.list_(pa.list_(pa.float64()))),  # annotated (start, end); null where no encoder asks for them
         ("needs", pa.list_(pa.struct([("encoder", pa.string()), ("staged_segments", pa.list_(pa.int64()))]))),
     ]
 )
@@ -35,6 +38,10 @@ def work_table(todo: pl.DataFrame, segment_s: float) -> pa.Table:
 
     The number of parts follows the probed duration and is only a matter of speed: the decode stage divides the true
     segments by it.
+
+    Args:
+        todo: as `Plan.todo`; with `size_bytes` and `stamp` where the file is to be proved unchanged, with
+            `metadata_json` where an encoder samples spans.
     """
     rows: list[dict[str, Any]] = []
     for video in todo.sort(["duration_s", "video_id"], descending=[True, False], nulls_last=True).iter_rows(named=True):
@@ -43,6 +50,7 @@ def work_table(todo: pl.DataFrame, segment_s: float) -> pa.Table:
         shared = {name: video[name] for name in ("video_id", "key", "uri", "content_hash", "needs")}
         shared |= {name: video.get(name) for name in ("size_bytes", "stamp")}
         shared |= {"num_parts": num_parts, "seconds": duration_s / num_parts}
+        shared["spans_s"] = spans_of(video["metadata_json"]) if video.get("metadata_json") else None
         rows += [{**shared, "part": part} for part in range(num_parts)]
     return pa.Table.from_pylist(rows, schema=WORK_SCHEMA)
 

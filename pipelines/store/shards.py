@@ -16,6 +16,7 @@ from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
 from pipelines.store.odd_rows import OddRows
+from pipelines.store.spans import file_part
 from pipelines.store.staging import SALVAGED, read_segment
 
 
@@ -63,7 +64,7 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
         for item in task.items:
             features, meta = make_sample(task, item)
             rows.append(_write_sample(writer, sink, task, item, (features, meta)))
-            odd.add(features, item.content_hash)
+            odd.add(features, file_part(item.content_hash))
         total["shard_bytes"] = writer.finish()
         total["shard_sha256"] = sink.shard()
         total.update(odd.counts())

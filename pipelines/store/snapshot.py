@@ -4,6 +4,8 @@
 - Same content under another URI: a rename; the features stay. If the id changes too, the old id is tombstoned and the
   new id's sample is republished from the published features without decoding (features are found by content hash).
 - Other content: the video is extracted again. No longer listed: a tombstone row.
+- Where the annotated spans are a part of the content (see `pipelines.store.spans`), new spans are other content; the
+  file is not read for it.
 """
 
 import hashlib
@@ -19,6 +21,7 @@ from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.schema import VIDEOS
 from pipelines.store.sources import LISTING_SCHEMA, SourceListing
+from pipelines.store.spans import file_part, with_spans
 
 # Sixteen blocks over the file: 1 MiB per video whatever its length. The size is hashed too.
 _BLOCK_BYTES = 65_536
@@ -35,8 +38,8 @@ class SnapshotDiff:
 
     Args:
         to_hash: rows (of the listing) that `identify` must read: new, moved or touched files; `hint` has the content
-            hash and the probe of the catalog's video that the file may be, or is null.
-        relabelled: catalog rows of untouched files with new metadata, ready to commit.
+            hash and the probe of the catalog's video that the file may be, or is null; `spans` is `diff_listing`'s.
+        relabelled: catalog rows of untouched files with new metadata (perhaps new spans), ready to commit.
         gone: catalog rows of videos that the source no longer lists.
         num_unchanged: untouched files, the relabelled included.
         rejected: the listing's failure rows.
@@ -63,12 +66,13 @@ class SnapshotSummary:
     rejected: int
 
 
-def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
+def diff_listing(listing: SourceListing, videos: pl.DataFrame, spans: bool = False) -> SnapshotDiff:
     """Return what is to be done about a listing.
 
     Args:
         listing: from `list_source`.
         videos: `store.videos()`.
+        spans: the annotated spans are a part of the content (see `holds_spans`).
     """
     same = ["video_id", "uri", "size_bytes", "stamp"]
     known = videos.filter(pl.col("content_hash").is_not_null())
@@ -79,10 +83,15 @@ def diff_listing(listing: SourceListing, videos: pl.DataFrame) -> SnapshotDiff:
         .filter(pl.col("metadata_hash") != pl.col("old_hash"))
         .drop("old_hash")
     )
+    if spans:
+        hashes = [with_spans(*row) for row in relabelled.select("content_hash", "metadata_json").iter_rows()]
+        relabelled = relabelled.with_columns(content_hash=pl.Series(hashes, dtype=pl.String))
     # An id whose rows were rejected is still listed: an ambiguous list must not take a published video down.
     listed = set(listing.frame["video_id"]) | {row["video_id"] for row in listing.rejected}
     return SnapshotDiff(
-        to_hash=_with_hints(listing.frame.join(unchanged, on="video_id", how="anti"), known),
+        to_hash=_with_hints(listing.frame.join(unchanged, on="video_id", how="anti"), known).with_columns(
+            spans=pl.lit(spans)
+        ),
         relabelled=relabelled.select(list(VIDEOS)),
         gone=videos.filter(~pl.col("video_id").is_in(list(listed))),
         num_unchanged=unchanged.height,
@@ -116,9 +125,9 @@ def identify(row: Mapping[str, Any], probe: Callable[[str], ProbeResult] | None 
     result: dict[str, Any] = dict(row) | {"content_hash": None, "failure": None} | dict.fromkeys(PROBE_COLUMNS)
     try:
         digest = content_hash(row["uri"], row["size_bytes"], row["hash_kind"])
-        result["content_hash"] = digest
+        result["content_hash"] = with_spans(digest, row["metadata_json"]) if row.get("spans") else digest
         hint = row.get("hint") or {}
-        if hint.get("content_hash") == digest:
+        if file_part(hint.get("content_hash") or "") == digest:
             return result | {name: hint[name] for name in PROBE_COLUMNS}
         with storage.local_copy(row["uri"]) as path:
             found = (probe or probe_video)(str(path))

@@ -83,7 +83,7 @@ class FeatureReader:
         parts = []
         for rows in self.table.rows.values():
             features, meta = read_sample(self.table.store_uri, rows[sample])
-            parts.append(EncoderRows(features, np.asarray(meta.timestamps_s, np.float64), meta.clip_s))
+            parts.append(EncoderRows(features, np.asarray(meta.timestamps_s, np.float64), meta.clip_s, meta.reach_s))
         video = join_encoders(parts, l2_normalise=self._config.l2_normalise)
         self._keep(sample, video)
         return video

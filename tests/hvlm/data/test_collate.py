@@ -34,6 +34,19 @@ def test_rows_that_are_not_finite_are_left_out_with_their_times() -> None:
     assert nothing.features_TI.tolist() == [[0]] and nothing.num_bad_rows == 2
 
 
+def test_rows_where_another_encoder_has_a_gap_are_left_out() -> None:
+    first = rows([[k] for k in range(10)])
+    second = EncoderRows(np.array([[10], [20], [30]]), np.array([2.0, 3.0, 7.0]), 1.0, reach_s=0.5)
+    joined = join_encoders([first, second])
+    assert joined.features_TI[:, 0].tolist() == [1, 2, 3, 4, 6, 7, 8]  # rows that touch one of the second's
+    assert joined.features_TI[:, 1].tolist() == [10, 10, 20, 20, 30, 30, 30]
+    assert joined.times_s.tolist() == [1, 2, 3, 4, 6, 7, 8] and joined.num_bad_rows == 0
+    back = join_encoders([second, first])
+    assert back.features_TI.tolist() == [[10, 2], [20, 3], [30, 7]]
+    far = join_encoders([rows([[1]]), EncoderRows(np.array([[2]]), np.array([50.0]), 1.0, reach_s=0.5)])
+    assert far.features_TI.tolist() == [[0, 0]] and far.num_bad_rows == 0
+
+
 def test_l2_is_per_encoder_and_zero_rows_stay_zero() -> None:
     joined = join_encoders([rows([[3, 4], [0, 0]]), rows([[2], [0]])], l2_normalise=True)
     np.testing.assert_allclose(joined.features_TI, [[0.6, 0.8, 1.0], [0, 0, 0]], rtol=1e-6)

@@ -32,6 +32,26 @@ META = SampleMeta(
 FEATURES = np.arange(6, dtype=np.float16).reshape(3, 2)
 
 
+@pytest.mark.parametrize(
+    ("num_rows", "stride_s", "clip_s", "duration_s", "gaps"),
+    [
+        (5, 1.0, 1.0, 4.5, False),  # the whole grid
+        (7, 0.64, 0.64, 5.0, False),  # clips: less than one is missing at the end
+        (1, 0.64, 0.64, 0.1, False),
+        (3, 5 / 3, 5 / 3, 5.0, False),  # keyframes: the mean distance
+        (4, 1.0, 1.0, 4.5, False),  # one row is missing
+        (3, 1.0, 1.0, 4.5, True),
+        (2, 0.64, 0.64, 5.0, True),
+    ],
+)
+def test_gaps_are_seen_by_what_the_rows_cover(
+    num_rows: int, stride_s: float, clip_s: float, duration_s: float, gaps: bool
+):
+    values = {"num_rows": num_rows, "stride_s": stride_s, "clip_s": clip_s, "duration_s": duration_s}
+    meta = dataclasses.replace(META, **values)
+    assert meta.has_gaps is gaps and meta.reach_s == (stride_s / 2 if gaps else np.inf)
+
+
 def test_round_trip():
     data, ranges = write(encode_sample(FEATURES, META))
     features, meta = decode_sample(data[: ranges[-1][0] + ranges[-1][1]])

@@ -27,6 +27,15 @@ def test_cells_tile_the_video():
     assert row_cells(np.empty(0), 1.0, 1.0, 3.0).shape == (0, 2)
 
 
+def test_cells_do_not_cover_what_was_left_out():
+    times = np.array([0.96, 2.0, 5.0, 6.0])  # of 1 fps, 7.9 s; the frame on screen at 1 s began before
+    cells = row_cells(times, 1.0, 1.0, 7.9, gaps=True)
+    np.testing.assert_allclose(cells, [[0.96, 1.98], [1.98, 3], [5, 6], [6, 7]])
+    np.testing.assert_allclose(row_cells(times, 1.0, 1.0, 7.9), [[0, 1.98], [1.98, 4], [4, 6], [6, 7.9]])
+    found = propose_segments(np.ones((4, 1)), cells, CONFIG)
+    assert sorted(found.span_N2.tolist()) == [[0.96, 3.0], [5.0, 7.0]]
+
+
 def test_oracle_rows_give_the_true_segments():
     rows = np.zeros((10, 2))
     rows[2:5, 0], rows[7:9, 0], rows[0:4, 1] = 1.0, 1.0, 1.0

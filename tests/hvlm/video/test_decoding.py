@@ -14,7 +14,7 @@ from hvlm.video.index import VideoStream, probe_video, scan_video
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
-from hvlm.video.views import FrameView
+from hvlm.video.views import FrameView, cut_clips
 from tests.hvlm.video.backends import BACKENDS, PARITY, torchcodec_is_importable
 from tests.hvlm.video.numbered import (
     RECIPES,
@@ -64,6 +64,26 @@ def test_keyframes_are_those_of_the_index(numbered_video: Callable[[str], Path],
         for frame in decode_views(index.stream, backend, segment, {"key": view})["key"]
     ]
     assert read == np.flatnonzero(index.keyframes).tolist() and len(read) >= 3
+
+
+@pytest.mark.parametrize(("backend", "name"), PARITY)
+def test_spans_give_the_pictures_of_their_rows_alone(numbered_video: Callable[[str], Path], name: str, backend: str):
+    index = scan_video(numbered_video(name))
+    sixth = index.duration_s / 6
+    spans = [(1.1 * sixth, 1.2 * sixth), (3.4 * sixth, 4.9 * sixth)]
+    fps = 40 / index.duration_s
+    row = FrameView(sampling=SamplingConfig(kind="spans", fps=fps), resize=96, crop=96, interpolation="bilinear")
+    views = {"row": replace(row, resize=(96, 96)), "clip": replace(row, resize=(96, 96), clip_frames=4, clip_stride=5)}
+    read: dict[str, list[int]] = {"row": [], "clip": []}
+    for segment in plan_segments(index, views, index.duration_s / 3.5, spans):
+        decoded = decode_views(index.stream, backend, segment, views)
+        for view, frames in decoded.items():
+            clips = cut_clips(frames, segment.views[view].num_rows, views[view]) if len(frames) else ()
+            read[view] += [read_number(frame) for clip in clips for frame in clip]
+    # 40 places, 6 2/3 to a sixth: the spans lie over places 7.3 to 8 and 22.7 to 32.7.
+    on_screen = [int(np.flatnonzero(index.times_s <= place / fps + 1e-6)[-1]) for place in range(40)]
+    assert read["row"] == [on_screen[place] for place in (7, *range(22, 33))]
+    assert read["clip"] == [on_screen[first + k] for first in (5, 20, 25, 30) for k in range(4)]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -89,6 +89,54 @@ def test_segments_concatenate_to_the_whole_video(seed: int):
             assert np.array_equal(index.pts[plan.frame_index], plan.frame_pts)
 
 
+SPANS = SamplingConfig(kind="spans", fps=25.0)
+
+
+def test_spans_have_the_rows_of_the_grid_that_meet_them():
+    index = made_index(list(range(0, 5000, 40)))
+    views = {
+        "clip": replace(CLIP, sampling=replace(SPANS, fps=2.0)),
+        "c3d": replace(C3D, sampling=SPANS),
+        "whole": replace(CLIP, sampling=SamplingConfig(fps=2.0)),
+    }
+    spans = [(1.7, 1.8), (3.3, 4.0), (4.9, 90.0)]
+    segments = plan_segments(index, views, 2.0, spans)
+    assert [s.views["clip"].row_time_s.tolist() for s in segments] == [[1.48], [3.0, 3.48], [4.48]]
+    assert [s.views["clip"].frame_index.tolist() for s in segments] == [[37], [75, 87], [112]]
+    # Clips of 0.64 s: that at 1.28 s, then those at 3.2 and 3.84 s; the last ends at 4.48 s, none has the video's end.
+    assert [(s.views["c3d"].row_start, s.views["c3d"].num_rows) for s in segments] == [(0, 1), (1, 2), (3, 0)]
+    assert segments[0].views["c3d"].frame_index.tolist() == list(range(32, 48))
+    assert segments[1].views["c3d"].frame_index.tolist() == list(range(80, 112))
+    assert [s.views["whole"].num_rows for s in segments] == [4, 4, 2]
+    assert [s.span_s for s in segments] == [s.span_s for s in plan_segments(index, {"c3d": C3D}, 2.0)]
+    for nothing in ((), [(7.0, 9.0)]):
+        assert [s.views["clip"].num_rows for s in plan_segments(index, views, 2.0, nothing)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_of_spans_are_those_of_the_whole_video_with_others_left_out(seed: int):
+    rng = np.random.default_rng(seed)
+    index = made_index(np.cumsum(rng.integers(1, 200, rng.integers(1, 400))).tolist())
+    frames = int(rng.integers(1, 8))
+    view = FrameView(
+        sampling=replace(SPANS, fps=float(rng.uniform(0.2, 40))),
+        clip_frames=frames,
+        clip_stride=frames + int(rng.integers(0, 5)),
+    )
+    begins = rng.uniform(0, index.duration_s, 3)
+    spans = np.stack([begins, begins + rng.uniform(0.01, 3, 3)], axis=1).tolist()
+    whole = replace(view, sampling=replace(view.sampling, kind="fps"))
+    (plan,) = (s.views["v"] for s in plan_segments(index, {"v": whole}, 1e6))
+    starts = np.arange(plan.num_rows) * view.clip_stride / view.sampling.fps
+    length = frames / view.sampling.fps
+    kept = [any(min(end, s + length) - max(begin, s) > 1e-6 for begin, end in spans) for s in starts]
+    plans = [s.views["v"] for s in plan_segments(index, {"v": view}, float(rng.uniform(0.3, 30)), spans)]
+    assert [p.row_start for p in plans] == np.cumsum([0, *(p.num_rows for p in plans)])[:-1].tolist()
+    assert np.concatenate([p.row_time_s for p in plans]).tolist() == plan.row_time_s[kept].tolist()
+    clips = plan.frame_index.reshape(plan.num_rows, frames)[kept]
+    assert np.concatenate([p.frame_index for p in plans]).tolist() == clips.ravel().tolist()
+
+
 def test_a_segment_of_no_length_is_refused():
     with pytest.raises(UserError, match="segment_s"):
         plan_segments(made_index([0]), {"clip": CLIP}, 0.0)

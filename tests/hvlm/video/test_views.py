@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from hvlm.errors import UserError
+from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView, clip_positions, cut_clips, num_rows
 
 
@@ -42,6 +43,13 @@ def test_clips_are_windows_of_the_needed_frames(stride: int):
 def test_out_of_range_is_refused(wrong: dict[str, int]):
     with pytest.raises(UserError, match="view"):
         FrameView(**wrong)
+
+
+def test_spans_need_clips_that_do_not_overlap():
+    spans = SamplingConfig(kind="spans")
+    FrameView(sampling=spans, clip_frames=4, clip_stride=4)
+    with pytest.raises(UserError, match=r"clip_stride with sampling.kind: spans: got 3; .* set clip_stride to 4"):
+        FrameView(sampling=spans, clip_frames=4, clip_stride=3)
 
 
 def test_crop_beyond_the_shorter_of_two_sides_is_refused():

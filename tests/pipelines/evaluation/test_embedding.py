@@ -1,5 +1,8 @@
 """The embedder: records per row, padding and grouping without influence, text spaces, and proposals."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from hvlm.metrics.proposals import ProposalConfig
 from pipelines.evaluation.embedding import Embedder, EmbedSetup, load_video, mean_levels, rows_in_span
 from pipelines.evaluation.labels import row_labels, vocabulary
 from pipelines.evaluation.records import KINDS
-from pipelines.store.manifest import open_manifest
+from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.training.checkpoints import find_checkpoint
 from tests.pipelines.evaluation.planted_store import CLIP, NUM_ROWS
 
@@ -124,3 +127,32 @@ def test_proposals_of_a_probe_on_planted_rows_find_the_actions(planted):
         for c, s in zip(best.label_N[:4], best.span_N2[:4], strict=True)
     }
     assert {(label, round(start), round(end)) for label, start, end in truth} & near
+
+
+def _of_spans(monkeypatch, *encoders):
+    """Make the store one of the annotated spans, [3, 13) and [16, 27) s, for these encoders."""
+
+    def read(store_uri, row, encoder):
+        features, meta = read_sample(store_uri, row, encoder)
+        if encoder not in encoders:
+            return features, meta
+        times = np.array(meta.timestamps_s)
+        kept = ((times >= 3) & (times < 13)) | ((times >= 16) & (times < 27))
+        return features[kept], replace(meta, num_rows=int(kept.sum()), timestamps_s=times[kept].tolist())
+
+    monkeypatch.setattr("pipelines.evaluation.embedding.read_sample", read)
+
+
+def test_rows_stand_for_nothing_where_an_encoder_has_none(planted, monkeypatch):
+    _of_spans(monkeypatch, "c3d")
+    video = load_video(_rows(planted)[0], _setup(planted))
+    # Rows that touch one of the spans': 2 and 13 s, 15 and 27 s.
+    assert video.raw.times_s.tolist() == [*range(2, 14), *range(15, 28)] == video.model_input.times_s.tolist()
+
+
+def test_proposed_segments_end_at_gaps(planted, monkeypatch):
+    _of_spans(monkeypatch, "clip", "c3d")
+    probe = SimpleNamespace(probabilities=lambda rows: np.tile([0.0, 1.0], (len(rows), 1)))
+    found = Embedder(_setup(planted)).localise(_rows(planted, 1), dict.fromkeys(KINDS, probe), ProposalConfig())[0]
+    for kind in KINDS:
+        assert sorted(found.segments[kind].span_N2.tolist()) == [[3.0, 13.0], [16.0, 27.0]]

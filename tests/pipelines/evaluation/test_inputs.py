@@ -100,12 +100,13 @@ def test_videos_that_the_training_read_are_left_out_of_another_store(planted, tm
 
 def test_a_training_video_under_another_name_is_left_out_too(planted, tmp_path):
     world = PlantedWorld(tmp_path / "store")
-    for index in (100, 101):
+    for index in (100, 101, 102):
         world.add(f"clip-{index}", split="val")
     world.videos["clip-100"] = ("clip-000:v1", world.videos["clip-100"][1])  # the content of a training video
+    world.videos["clip-102"] = ("clip-001:v1+5ba75", world.videos["clip-102"][1])  # the annotated spans of one
     world.run(encoders())
     inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=str(tmp_path / "store")))
-    assert (inputs.manifest.frame["video_id"].to_list(), inputs.num_excluded) == (["clip-101"], 1)
+    assert (inputs.manifest.frame["video_id"].to_list(), inputs.num_excluded) == (["clip-101"], 2)
 
 
 def test_another_store_of_training_videos_only(planted, tmp_path):

@@ -32,5 +32,22 @@ def test_bad_values_are_named(change: dict[str, object], message: str) -> None:
         build_config(ExtractConfig, {**GOOD, **change}, origin="test")
 
 
+CLIP_OF_SPANS = {"kind": "clip", "model": "m", "pretrained": "random", "sampling": {"kind": "spans", "fps": 2.0}}
+C3D_OF_SPANS = {"kind": "c3d", "weights": "random", "only_spans": True}
+
+
+@pytest.mark.parametrize("encoder", [CLIP_OF_SPANS, C3D_OF_SPANS])
+def test_spans_need_annotations_and_clips_apart(encoder: dict[str, object]) -> None:
+    annotated = {**GOOD, "source": {"uri": "v", "annotations_uri": "a.json"}}
+    other = GOOD["encoders"]["clip"]  # type: ignore[index]
+    found = build_config(ExtractConfig, {**annotated, "encoders": {"x": encoder, "y": other}}, origin="test")
+    assert found.samples_spans and not build_config(ExtractConfig, annotated, origin="test").samples_spans
+    with pytest.raises(UserError, match=r"source.annotations_uri: got none; .* an encoder samples its spans"):
+        build_config(ExtractConfig, {**GOOD, "encoders": {"x": encoder}}, origin="test")
+    if encoder is C3D_OF_SPANS:
+        with pytest.raises(UserError, match=r"only_spans: got 8; expected at least 16: .* set stride_frames: 16"):
+            build_config(ExtractConfig, {**annotated, "encoders": {"x": encoder | {"stride_frames": 8}}}, origin="test")
+
+
 def test_the_good_one_loads() -> None:
     assert build_config(ExtractConfig, GOOD, origin="test").decode.segment_s == 60.0

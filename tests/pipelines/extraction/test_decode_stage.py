@@ -1,8 +1,11 @@
 """The decode stage: work rows in, segments with frames out; a failure is a row."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -74,6 +77,32 @@ def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
         failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
         assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
         assert table.column("video_id")[0].as_py() == "v"
+
+
+def test_only_annotated_spans_are_decoded_and_a_video_without_any_is_a_failed_row(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+    views = {"a": VIEWS["a"], "b": replace(VIEWS["a"], sampling=SamplingConfig(kind="spans", fps=2.0))}
+    decoder = replace(DECODER, views=views)
+
+    def decoded(spans: list[list[float]] | None) -> list[pa.Table]:
+        field = WORK_SCHEMA.field("spans_s")
+        table = work(path, a=[], b=[]).drop_columns("spans_s")
+        return list(decoder(table.append_column(field, pa.array([spans], field.type))))
+
+    tables = decoded([[1.6, 2.2], [4.9, 9.0]])
+    times = [np.frombuffer(table.column("b.times")[0].as_py()).tolist() for table in tables]
+    assert times == [[1.5], [2.0], [4.5]]
+    assert [table.column("num_frames_decoded")[0].as_py() for table in tables] == [4 + 1, 4 + 1, 2 + 1]
+    timing = RowTiming.from_json(tables[2].column("b.timing")[0].as_py())
+    assert (timing.row_start, timing.stride_s, timing.offset_s) == (2, 0.5, 0.0)
+    for spans, message in (
+        (None, "no span meets"),
+        ([[7.0, 8.0]], r"of 1 annotated spans, the first \[7, 8\] s, none meets"),
+    ):
+        (table,) = decoded(spans)
+        failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
+        assert (failure.stage, failure.reason, failure.permanent) == ("decode:b", Reason.ZERO_FRAMES, True)
+        assert re.search(message + " a row of its 5.00 s", failure.message)
 
 
 def test_retries_of_the_storage_travel_with_the_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,10 +53,12 @@ def test_rows_are_those_that_decoding_plans(sampling: SamplingConfig, clip: tupl
     assert found is not None and found.tolist() == wanted
 
 
-def test_what_only_packets_tell_is_unknown() -> None:
+def test_what_the_length_does_not_tell_is_unknown() -> None:
     keyframes = FrameView(sampling=SamplingConfig(kind="keyframes"))
+    spans = FrameView(sampling=SamplingConfig(kind="spans"))
     every = FrameView(sampling=SamplingConfig(kind="every_n", n=2))
     assert rows_of(keyframes, np.ones(1), np.ones(1)) is None
+    assert rows_of(spans, np.ones(1), np.ones(1)) is None
     assert rows_of(every, np.ones(1), np.array([np.nan])) is None
 
 

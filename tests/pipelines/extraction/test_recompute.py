@@ -1,5 +1,6 @@
 """Features that are extracted again are those that are stored; what is not is named."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipelines.extraction.recompute import Extractor, RecomputeReport, distance,
 from pipelines.extraction.run import extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.liveness import live_samples
+from pipelines.store.manifest import open_manifest
 from pipelines.store.upkeep.repair import repair
 from pipelines.store.upkeep.verify import verify_store
 from tests.pipelines.extraction.conftest import write_video
@@ -56,6 +58,36 @@ def test_what_was_extracted_comes_out_again_and_what_differs_is_named(
     assert {video_id for video_id, _, _ in report.skipped} == {"v2"}
     assert all("not the file that was extracted" in why for why in report.skipped.values())
     assert {name: digest for name, digest in tree(Path(config().store_uri), ".").items() if name in before} == before
+
+
+def test_spans_are_those_of_what_was_published_whatever_the_annotations_say_now(
+    ray_cluster: None, config: Config, videos: Path, stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotations = videos.parent / "annotations.json"
+
+    def annotate(segment: list[float]) -> None:
+        items = [{"label": "run", "segment": segment}]
+        annotations.write_text(
+            json.dumps({"database": {path.stem: {"annotations": items} for path in videos.iterdir()}})
+        )
+
+    c3d = {"kind": "c3d", "weights": "random", "fps": 10.0, "only_spans": True, "width": 0.0625, "fc_dim": 32}
+    spans = config(source={"uri": str(videos), "annotations_uri": str(annotations)}, encoders={"c3d": c3d})
+    annotate([1.7, 3.0])
+    extract(spans)  # of 2 s of video there is one clip only, and it ends at 1.6 s
+    assert list(open_manifest(spans.store_uri).frame.select("video_id", "c3d.num_rows").iter_rows()) == [
+        ("long one", 1)
+    ]
+    annotate([0.0, 9.0])
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("pipelines.extraction.run.plan_of", interrupt)  # the snapshot stands, its work is not done
+        extract(spans)
+    report = proof(spans, stack)
+    assert (report.chosen, report.compared, report.problems, report.skipped) == (1, 1, (), {})
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_repair_needs_the_damaged_videos_alone_and_gives_the_old_bytes(

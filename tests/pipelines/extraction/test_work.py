@@ -26,6 +26,14 @@ def test_long_videos_come_first_and_in_parts() -> None:
     assert rows[0]["needs"] == [{"encoder": "clip", "staged_segments": [0]}]
 
 
+def test_spans_travel_where_the_metadata_does() -> None:
+    text = '{"annotations":[{"label":"a","segment":[1,3]}],"captions":[{"text":"b","segment":[2.0,4.0]}]}'
+    plain = todo({"a": 5.0})
+    assert work_table(plain, 60.0).to_pylist()[0]["spans_s"] is None
+    with_text = work_table(plain.with_columns(metadata_json=pl.lit(text)), 60.0)
+    assert with_text.to_pylist()[0]["spans_s"] == [[1.0, 4.0]]
+
+
 def test_order_does_not_depend_on_the_order_of_the_plan() -> None:
     forward = work_table(todo({"a": 5.0, "b": 5.0, "c": 7.0}), segment_s=60.0)
     backward = work_table(todo({"c": 7.0, "b": 5.0, "a": 5.0}), segment_s=60.0)

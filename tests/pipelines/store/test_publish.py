@@ -435,6 +435,14 @@ def test_odd_rows_stand_in_the_manifest_and_the_summary(world, monkeypatch):
     assert sum(s["num_repeated"] for m in manifests for s in m["shards"].values()) == 6
 
 
+def test_rows_that_two_spans_of_one_file_share_are_not_odd(world):
+    world.add("a", "b", split="train")
+    for name in "ab":
+        world.videos[name] = (f"file+{name}", world.videos[name][1])
+    summary = world.run()
+    assert summary.published == 2 and summary.num_odd["num_shared"] == 0
+
+
 def test_too_small_shards_are_refused():
     with pytest.raises(UserError, match="target_shard_bytes"):
         PublishConfig(target_shard_bytes=10)

@@ -18,6 +18,7 @@ from pipelines.store.fingerprint import canonical_json, fingerprint
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.publish import PublishConfig, PublishSummary, publish, run_inline
 from pipelines.store.schema import VIDEOS
+from pipelines.store.spans import file_part
 from pipelines.store.staging import StagingItem, write_staging_tar
 
 CONFIG = PublishConfig(target_shard_bytes=40_000, splits=SplitConfig(val_fraction=0.25, dev_fraction=0.1))
@@ -34,7 +35,7 @@ BOTH = {"clip": CLIP, "c3d": C3D}
 
 @dataclass
 class World:
-    """Videos (id -> content, metadata) and the store that follows them."""
+    """Videos (id -> content, metadata) and the store that follows them; `+` in a content begins its spans."""
 
     root: Path | str
     videos: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
@@ -105,6 +106,7 @@ class World:
 
     def _row(self, video_id: str, number: int) -> dict[str, Any]:
         content, metadata = self.videos[video_id]
+        file, *spans = content.split("+")
         text = canonical_json(metadata)
         return dict.fromkeys(VIDEOS) | {
             "snapshot": number,
@@ -114,7 +116,7 @@ class World:
             "size_bytes": 1,
             "stamp": content,
             "hash_kind": "sampled",
-            "content_hash": hashlib.sha256(content.encode()).hexdigest(),
+            "content_hash": "+".join([hashlib.sha256(file.encode()).hexdigest(), *spans]),
             "duration_s": 30.0,
             "subset": metadata["subset"],
             "split": metadata["split"],
@@ -149,8 +151,8 @@ class World:
 
 
 def planted_features(content_hash: str, name: str, encoder: EncoderColumn) -> np.ndarray:
-    """The features that a video of this content has; 10 to 49 rows."""
-    seed = int(hashlib.sha256(f"{content_hash}{name}{encoder.fingerprint}".encode()).hexdigest()[:8], 16)
+    """The features that a video of this file has; 10 to 49 rows."""
+    seed = int(hashlib.sha256(f"{file_part(content_hash)}{name}{encoder.fingerprint}".encode()).hexdigest()[:8], 16)
     num_rows = 10 + int(content_hash[:4], 16) % 40
     return np.random.default_rng(seed).normal(size=(num_rows, encoder.dim)).astype(np.float16)
 

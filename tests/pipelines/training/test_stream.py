@@ -1,5 +1,6 @@
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -110,6 +111,19 @@ def test_a_batch_holds_what_the_store_holds(table: SampleTable, store: str) -> N
         np.testing.assert_array_equal(batch.features_BTI[i, :num].numpy(), expected.features_TI[first : first + num])
         np.testing.assert_allclose(batch.times_BT[i, :num].numpy(), expected.times_s[first : first + num], rtol=1e-6)
     assert batch.features_BTI.shape[2] == sum(DIMS.values())
+
+
+def test_rows_where_another_encoder_has_a_gap_are_not_read(table: SampleTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_a_span(store_uri: str, row: dict[str, object]) -> object:
+        features, meta = read_sample(store_uri, row)
+        if meta.encoder == "clip":
+            return features, meta
+        return features[:1], replace(meta, num_rows=1, timestamps_s=meta.timestamps_s[:1], duration_s=999.0)
+
+    whole = FeatureReader(table, StreamConfig()).video(0).times_s
+    monkeypatch.setattr(stream_module, "read_sample", of_a_span)
+    times_s = FeatureReader(table, StreamConfig()).video(0).times_s
+    assert 0 < len(times_s) < len(whole) and times_s.tolist() == whole[: len(times_s)].tolist()
 
 
 def test_what_is_in_memory_is_not_read_again(table: SampleTable, monkeypatch: pytest.MonkeyPatch) -> None:
