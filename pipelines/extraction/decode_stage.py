@@ -178,7 +178,7 @@ def _no_rows(work: dict[str, Any], index: VideoIndex) -> VideoError:
     found = (
         f"of {len(spans)} annotated spans, the first [{spans[0][0]:g}, {spans[0][1]:g}] s, none" if spans else "no span"
     )
-    message = f"{work['uri']}: {found} meets a row of its {index.duration_s:.2f} s; correct its annotations"
+    message = f"'{work['video_id']}': {found} meets a row of its {index.duration_s:.2f} s; correct its annotations"
     return VideoError(Reason.ZERO_FRAMES, message)
 
 

@@ -11,6 +11,7 @@ from hvlm.video.shrink import MIN_SIDE_PX, copy_identity
 from hvlm.video.views import FrameView
 from infra import storage
 from pipelines.store.fingerprint import fingerprint
+from pipelines.store.spans import file_part
 from pipelines.store.staging import COPIES_FOLDER, COPY_ENDING
 
 # As failures of a copy these say that its file is damaged. (Not: limits that the user set too low, storage.)
@@ -87,8 +88,9 @@ class FrameCache:
     def copy_uri(self, content_hash: str, salvaged: bool) -> str:
         """Return where the copy of a content stands, or that of its decodable part.
 
-        The name tells the settings and the library's version too: a copy made in another way is another file.
+        The name tells the settings and the library's version too: a copy made in another way is another file. It does
+        not tell the spans: a copy is one of the whole video.
         """
-        settings = fingerprint(copy_identity(self.short_side))[:8]
-        name = f"{content_hash}-{self.short_side}-{settings}{'-salvaged' if salvaged else ''}{COPY_ENDING}"
-        return storage.join(self.uri, content_hash[:2], name)
+        settings, content = fingerprint(copy_identity(self.short_side))[:8], file_part(content_hash)
+        name = f"{content}-{self.short_side}-{settings}{'-salvaged' if salvaged else ''}{COPY_ENDING}"
+        return storage.join(self.uri, content[:2], name)

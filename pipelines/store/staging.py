@@ -20,6 +20,7 @@ from hvlm.data.tar import TarWriter, read_members
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.spans import file_part
 
 logger = logging.getLogger(__name__)
 
@@ -171,7 +172,7 @@ def sweep_copies(store: FeatureStore) -> list[str]:
     Returns:
         Their paths. A copy may go at any time: it is made again when it is needed.
     """
-    live = set(store.videos(["content_hash"])["content_hash"])
+    live = {file_part(content_hash) for content_hash in store.videos(["content_hash"])["content_hash"].drop_nulls()}
     swept = []
     for name in storage.list_files(storage.join(store.uri, COPIES_FOLDER)):
         stale = name.endswith(COPY_ENDING) and name.rpartition("/")[2].partition("-")[0] not in live

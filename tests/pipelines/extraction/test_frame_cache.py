@@ -259,3 +259,4 @@ def test_copies_stand_in_the_store_or_where_they_are_told_to() -> None:
     assert inside.copy_uri("ff00", False).startswith("/store/frames/ff/ff00-256-")
     assert other.copy_uri("ff00", True).startswith("s3://bucket/copies/ff/ff00-320-")
     assert len({inside.copy_uri("ff00", False), inside.copy_uri("ff00", True)}) == 2
+    assert inside.copy_uri("ff00+spans", False) == inside.copy_uri("ff00", False)  # whole videos are copied
