@@ -41,6 +41,7 @@ TARGETS: dict[str, str] = {
 }
 # On a cluster the job is not the parent of its workers, and a raylet is a node: the second one, the first has the head.
 CLUSTER_TARGETS = {name: mark for name, mark in TARGETS.items() if name not in ("raylet", "whole job")} | {"node": ""}
+_WAIT_S = 5.0
 _PATIENCE_S = 300.0  # a job that lost a part goes on or ends; one that hangs is killed and counted
 
 
@@ -157,7 +158,7 @@ def _kill_once(
             return False
         others = nodes.family() if nodes else []
         late = time.monotonic() - moment
-        if late >= whole_s or (late >= 0 and (target == "node" or _running(target, [*family, *others]))):
+        if late >= _WAIT_S or (late >= 0 and (target == "node" or _running(target, [*family, *others]))):
             break
         time.sleep(0.05)
     if target == "node" and nodes:
