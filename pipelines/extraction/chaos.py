@@ -103,7 +103,8 @@ def run_chaos(
             process, started = _start(command(str(store)), store), time.monotonic()
             if not _kill_once(process, target, rng, whole_s, report, nodes):
                 # It came to its end before: the target's turn is in the next round.
-                whole_s = time.monotonic() - started if number == 0 else whole_s  # the machine is faster than it was
+                if number == 0:  # a whole job: the machine is faster than when the last one was timed
+                    whole_s = time.monotonic() - started
                 break
             target = next(targets)
         _finish(command, store)

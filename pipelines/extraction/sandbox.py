@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -165,12 +166,9 @@ class Sandbox:
 
     def _call(self, path: str, request: tuple[Any, ...], memory: int | None, num_turns: int = 1) -> Any:
         try:
-            answer = self._ask(path, request, memory, num_turns)
-        except _ChildDied:  # who killed it? if it was the video, the next one dies too
-            try:
-                answer = self._ask(path, request, memory, num_turns)
-            except _ChildDied as again:
-                raise _obituary(path, again.code) from again
+            answer = _twice(lambda: self._ask(path, request, memory, num_turns))
+        except _ChildDied as died:
+            raise _obituary(path, died.code) from died
         if isinstance(answer, VideoError):
             if answer.reason is Reason.OUT_OF_MEMORY:
                 self.close()  # what it allocated before may still be there
@@ -199,13 +197,10 @@ class Sandbox:
         if self._child is None or self._child.process.poll() is not None:
             self.close()
             try:
-                self._child = self._start()
-            except _ChildDied:  # killed by chance, or it cannot live here
-                try:
-                    self._child = self._start()
-                except _ChildDied as again:
-                    message = f"the decoding process ended with {again.code} while it started, twice; see above for why"
-                    raise SandboxError(message) from again
+                self._child = _twice(self._start)
+            except _ChildDied as died:
+                message = f"the decoding process ended with {died.code} while it started, twice; see above for why"
+                raise SandboxError(message) from died
         return self._child
 
     def _start(self) -> _Child:
@@ -229,6 +224,14 @@ class Sandbox:
             child.end()
             raise _ChildDied(code) from error
         return child
+
+
+def _twice(attempt: Callable[[], Any]) -> Any:
+    """Who killed a child? What it was busy with kills the next one too; chance, the system or a hand do not."""
+    try:
+        return attempt()
+    except _ChildDied:
+        return attempt()
 
 
 def _obituary(path: str, code: int) -> VideoError:

@@ -1,10 +1,10 @@
 """Compact: live samples of worn generations move into one new generation; what nobody reads any more is deleted.
 
 A generation is worn when it holds dead samples (deleted or replaced videos; with drop_superseded also those of replaced
-encoders) or shards far below the target size. Its
-live samples are written again as a publish would write them: the order of the hashed ids, the cut by target bytes, the
-bytes of a sample from its published features and metadata. Nothing is decoded. ONE append to `samples` makes the new
-generation the home of its videos, which retires the old ones: their rows are dead from then on.
+encoders) or shards far below the target size. Its live samples are written again as a publish would write them: the
+order of the hashed ids, the cut by target bytes, the bytes of a sample from its published features and metadata.
+Nothing is decoded. ONE append to `samples` makes the new generation the home of its videos, which retires the old ones:
+their rows are dead from then on.
 
 The files of a retired generation stay for the readers of older versions. Once it has had no live sample for
 `keep_versions_days`, it is marked as dropped in `samples`, and what nothing refers to is swept. A kill at any moment
