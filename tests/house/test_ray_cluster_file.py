@@ -53,6 +53,16 @@ def test_workers_start_and_end_with_demand(prepared):
     assert prepared["idle_timeout_minutes"] > 0
 
 
+def test_every_node_gets_the_packages(prepared):
+    """A node type's own list, also an empty one, takes the place of the common one."""
+    for name, node in prepared["available_node_types"].items():
+        own = node.get("worker_setup_commands")
+        commands = (
+            prepared["head_setup_commands" if name == "head" else "worker_setup_commands"] if own is None else own
+        )
+        assert any("pip install" in command and "requirements.lock" in command for command in commands), name
+
+
 def test_decode_nodes_have_no_gpu_and_gpu_nodes_do():
     assert "GPU" not in NODES["decode"]["resources"]
     assert NODES["gpu"]["resources"]["GPU"] == 4
