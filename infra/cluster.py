@@ -9,10 +9,12 @@ import math
 import os
 import secrets
 import socket
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import ray
 from ray._private.state import state as ray_state
@@ -26,6 +28,7 @@ CONNECT_TIMEOUT_S = 5.0
 """How long to wait for a cluster's port; `ray.init` itself was seen to wait for more than ten minutes."""
 
 _CGROUP_CPU = Path("/sys/fs/cgroup/cpu.max")
+_UNLIMITED = 10**9  # places on a node for what asks for nothing
 _MIN_OBJECT_STORE_BYTES = 80_000_000  # Ray itself refuses less than 75 MiB
 
 
@@ -58,6 +61,13 @@ class ClusterConfig(Config):
         _require_at_least("num_cpus", self.num_cpus, 1)
         _require_at_least("num_gpus", self.num_gpus, 0)
         _require_at_least("object_store_memory_bytes", self.object_store_memory_bytes, _MIN_OBJECT_STORE_BYTES)
+
+
+class Bundle(NamedTuple):
+    """What each of `num` tasks or actors asks of one node, e.g. {"CPU": 2, "GPU": 1}."""
+
+    each: Mapping[str, float]
+    num: int = 1
 
 
 @contextmanager
@@ -150,17 +160,20 @@ def total_resources() -> dict[str, float]:
     return totals
 
 
-def require_resources(needed: Mapping[str, float], *, what: str = "resources") -> None:
+def require_resources(bundles: Sequence[Bundle], *, what: str = "resources") -> None:
     """Refuse a configuration whose needs the connected cluster can never meet; Ray would wait for ever.
 
     Args:
-        needed: total of each resource over everything that must run at the same time, e.g. {"CPU": 2, "GPU": 1}.
+        bundles: everything that must run at the same time.
         what: the config key behind the need, e.g. "resources.num_workers".
 
     Raises:
         UserError: naming what the cluster has and what to change.
     """
     totals = total_resources()
+    needed: Counter[str] = Counter()
+    for bundle in bundles:
+        needed.update({name: amount * bundle.num for name, amount in bundle.each.items()})
     short = {name: amount for name, amount in needed.items() if amount > totals.get(name, 0.0)}
     if short:
         raise UserError(
@@ -169,6 +182,15 @@ def require_resources(needed: Mapping[str, float], *, what: str = "resources") -
             expected=f"at most what the Ray cluster has: {_listed({name: totals.get(name, 0.0) for name in short})}",
             do=f"lower {what}, or use a cluster with more {' and '.join(sorted(short))}",
         )
+    for bundle in bundles:
+        places = _num_places(bundle.each)
+        if places < bundle.num:
+            raise UserError(
+                what=what,
+                got=f"a need of {bundle.num} × ({_listed(bundle.each)}), each on one node",
+                expected=f"at most {places}: so many have room on the nodes of the Ray cluster",
+                do=f"lower {what}, or use larger nodes",
+            )
 
 
 def reject_relative_paths_in_job(outputs: Mapping[str, str | None]) -> None:
@@ -237,6 +259,19 @@ def _require_at_least(name: str, value: int | None, least: int) -> None:
 def _is_host_and_port(address: str) -> bool:
     host, _, port = address.rpartition(":")
     return bool(host) and "/" not in host and port.isdigit() and 0 < int(port) < 65536
+
+
+def _num_places(bundle: Mapping[str, float]) -> int:
+    """Return how many of a bundle the nodes hold at once: those there now, or all that the autoscaler may start."""
+    now = [(node["Resources"], 1) for node in ray.nodes() if node["Alive"]]
+    config = ray_state.get_cluster_config()
+    groups = [(dict(group.resources), group.max_count) for group in config.node_group_configs] if config else []
+    return max(sum(_room(node, bundle) * count for node, count in nodes) for nodes in (now, groups))
+
+
+def _room(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    rooms = [int(node.get(name, 0.0) / amount + 1e-6) for name, amount in bundle.items() if amount > 0]
+    return min(rooms, default=_UNLIMITED)
 
 
 def _listed(resources: Mapping[str, float]) -> str:

@@ -23,6 +23,7 @@ from pipelines.evaluation.outputs import (
 )
 from pipelines.evaluation.report import render_report
 from pipelines.evaluation.run_log import log_evaluation, training_curves
+from pipelines.evaluation.spread import embedders
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,7 @@ def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
     reject_relative_paths_in_job({"output_uri": config.output_uri})
     inputs = open_inputs(config)
     with connect(config.cluster):
-        need = {"CPU": config.resources.num_cpus_per_actor, "GPU": config.resources.num_gpus_per_actor or 0.0}
-        count = config.resources.num_actors or 1
-        require_resources({name: value * count for name, value in need.items()}, what="resources.num_actors")
+        require_resources([embedders(config.resources)], what="resources.num_actors")
         results = measure(config, inputs)
     output_uri = config.output_uri or inputs.output_uri
     files = make_files(config, inputs, results)

@@ -11,9 +11,11 @@ from hvlm.config import Config, require
 from hvlm.encoders.clip import ClipConfig
 from hvlm.metrics.linear_probe import LinearProbe
 from hvlm.metrics.proposals import ProposalConfig
-from infra.cluster import total_resources
+from infra.cluster import Bundle, total_resources
 from pipelines.evaluation.embedding import Embedder, EmbedSetup
 from pipelines.evaluation.records import Floats32, LocalisedVideo, VideoRecord
+
+_CPUS_PER_ACTOR = 2  # of the cluster, where the number of actors is left open
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +89,12 @@ class EmbedderPool:
     """Ray actors that each hold the model. Use as a context manager: the actors end with it."""
 
     def __init__(self, setup: EmbedSetup, resources: EvaluateResources) -> None:
-        gpus = total_resources().get("GPU", 0.0)
-        per_actor = (1.0 if gpus else 0.0) if resources.num_gpus_per_actor is None else resources.num_gpus_per_actor
-        count = resources.num_actors or _default_actors(gpus, per_actor)
+        wanted = embedders(resources)
         # A task of an actor that died runs again on its restart: results are pure functions of their rows.
         actor = ray.remote(
-            num_cpus=resources.num_cpus_per_actor, num_gpus=per_actor, max_restarts=3, max_task_retries=3
+            num_cpus=wanted.each["CPU"], num_gpus=wanted.each["GPU"], max_restarts=3, max_task_retries=3
         )(Embedder)
-        self._actors = [actor.remote(setup) for _ in range(count)]
+        self._actors = [actor.remote(setup) for _ in range(wanted.num)]
         self._videos_per_task = resources.videos_per_task
 
     def __enter__(self) -> "EmbedderPool":
@@ -145,17 +145,19 @@ def in_order_of(rows: Sequence[Mapping[str, Any]], results: Sequence[K]) -> list
     return [by_key[str(row["key"])] for row in rows]
 
 
+def embedders(resources: EvaluateResources) -> Bundle:
+    """Return how many actors embed, and what each asks for, on the cluster that is connected."""
+    total = total_resources()
+    cpus, gpus = resources.num_cpus_per_actor, resources.num_gpus_per_actor
+    if gpus is None:
+        gpus = 1.0 if total.get("GPU", 0.0) else 0.0
+    default = total.get("GPU", 0.0) / gpus if gpus else total.get("CPU", 1.0) / max(_CPUS_PER_ACTOR, cpus)
+    return Bundle({"CPU": cpus, "GPU": gpus}, resources.num_actors or max(1, int(default)))
+
+
 def device_of(resources: EvaluateResources) -> str:
     """Return the device that actors use: cuda when they are given a GPU."""
-    gpus = total_resources().get("GPU", 0.0)
-    wanted = resources.num_gpus_per_actor
-    return "cuda" if (wanted is None and gpus > 0) or (wanted or 0.0) > 0 else "cpu"
-
-
-def _default_actors(gpus: float, gpus_per_actor: float) -> int:
-    if gpus_per_actor > 0:
-        return max(1, int(gpus / gpus_per_actor))
-    return max(1, int(total_resources().get("CPU", 1.0)) // 2)
+    return "cuda" if embedders(resources).each["GPU"] else "cpu"
 
 
 def _result(reference: Any) -> Any:

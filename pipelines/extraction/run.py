@@ -16,7 +16,7 @@ import polars as pl
 
 from hvlm.errors import JobError, Reason
 from infra import retries
-from infra.cluster import connect, require_resources
+from infra.cluster import Bundle, connect, require_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import extraction_dataset
 from pipelines.extraction.decode_stage import STAGE as DECODE_STAGE
@@ -289,7 +289,7 @@ class _Run:
             self._stack.enter_context(connect(self.config.cluster))
             self._connected = True
             require_resources(
-                {"CPU": max(1.0, self.config.resources.decode_num_cpus)}, what="resources.decode_num_cpus"
+                [Bundle({"CPU": max(1.0, self.config.resources.decode_num_cpus)})], what="resources.decode_num_cpus"
             )
 
 

@@ -7,7 +7,7 @@ import uuid
 from hvlm.encoders.registry import describe_encoder
 from hvlm.video.decoding import get_backend
 from hvlm.video.shrink import copy_identity
-from infra.cluster import require_resources, total_resources
+from infra.cluster import Bundle, require_resources, total_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages
 from pipelines.extraction.decode_stage import Decoder
@@ -72,9 +72,9 @@ def stages_of(
         UserError: the cluster lacks what the stages ask for.
     """
     pool = encoder_pool(config.resources, total_resources(), len(config.encoders))
+    encoder = {"CPU": pool.num_cpus, "GPU": pool.num_gpus}
     require_resources(
-        {"CPU": config.resources.decode_num_cpus + pool.num_cpus * pool.min_actors * len(config.encoders)}
-        | ({"GPU": pool.num_gpus * pool.min_actors * len(config.encoders)} if pool.num_gpus else {})
+        [Bundle({"CPU": config.resources.decode_num_cpus}), Bundle(encoder, pool.min_actors * len(config.encoders))]
     )
     layout = layout_of(config) + (SALVAGED if salvage else "")
     return Stages(

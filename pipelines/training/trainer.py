@@ -25,7 +25,7 @@ from ray.train.v2._internal.callbacks.placement_group_callback import PlacementG
 
 from hvlm.errors import JobError, UserError
 from infra import storage
-from infra.cluster import connect, require_resources, total_resources
+from infra.cluster import Bundle, connect, require_resources, total_resources
 from infra.logs import configure_logging
 from infra.tracking import RunTracker, tracking_errors
 from pipelines.training.checkpoints import best_checkpoint, list_checkpoints
@@ -119,9 +119,7 @@ def _fit(job: TrainJob) -> TrainOutcome:
     resources = job.config.resources
     wanted = scaling(resources, total_resources())
     least = resources.worker_range[0]
-    require_resources(
-        {name: amount * least for name, amount in wanted.resources_per_worker.items()}, what="resources.num_workers"
-    )
+    require_resources([Bundle(wanted.resources_per_worker, least)], what="resources.num_workers")
     if not get_dashboard_url():
         # An embedded Ray has no nodes that a cloud takes back; the watcher only prints an error of its own there.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")

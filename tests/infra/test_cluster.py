@@ -1,16 +1,19 @@
 """Joining and embedding Ray; configurations that no cluster can hold are refused at once."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
 
 import pytest
+from ray.core.generated.autoscaler_pb2 import ClusterConfig as ClusterConfigOfRay
 
 from hvlm.errors import UserError
 from infra import cluster
 from infra.cluster import (
+    Bundle,
     ClusterConfig,
     available_cpus,
     cluster_address,
@@ -105,13 +108,14 @@ def test_the_embedded_ray_has_the_configured_cpus_and_lives_on_inside(ray_cluste
 
 
 def test_needs_that_fit_pass(ray_cluster):
-    require_resources({"CPU": 2, "GPU": 0})
+    require_resources([Bundle({"CPU": 2, "GPU": 0})])
+    require_resources([Bundle({"CPU": 1}, 2), Bundle({"CPU": 0, "GPU": 0}, 100)])
 
 
 def test_needs_that_never_fit_are_refused_at_once(ray_cluster):
     start = time.monotonic()
     with pytest.raises(UserError) as refusal:
-        require_resources({"CPU": 3, "GPU": 1}, what="resources.num_workers")
+        require_resources([Bundle({"CPU": 1}), Bundle({"CPU": 1, "GPU": 0.5}, 2)], what="resources.num_workers")
     assert time.monotonic() - start < 30
     assert str(refusal.value) == (
         "resources.num_workers: got a need of 3 CPU, 1 GPU; expected at most what the Ray cluster has: 2 CPU, 0 GPU; "
@@ -119,11 +123,26 @@ def test_needs_that_never_fit_are_refused_at_once(ray_cluster):
     )
 
 
+def _autoscaling(monkeypatch, *groups):
+    config = ClusterConfigOfRay()
+    for count, resources in groups:
+        config.node_group_configs.add(name=f"n{count}", max_count=count, resources=resources)
+    monkeypatch.setattr(cluster.ray_state, "get_cluster_config", lambda: config)
+
+
 def test_what_an_autoscaler_may_start_counts(ray_cluster, monkeypatch):
-    monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: {"CPU": 64, "GPU": 8})
-    require_resources({"CPU": 64, "GPU": 8})
+    _autoscaling(monkeypatch, (8, {"CPU": 8, "GPU": 1}))
+    require_resources([Bundle({"CPU": 8, "GPU": 1}, 8)])
     with pytest.raises(UserError, match="a need of 9 GPU"):
-        require_resources({"CPU": 64, "GPU": 9})
+        require_resources([Bundle({"CPU": 1, "GPU": 1}, 9)])
+
+
+def test_a_need_that_no_single_node_holds_is_refused(ray_cluster, monkeypatch):
+    """Two nodes of 2 CPUs have 4, but never a place for 3: Ray would wait for ever."""
+    _autoscaling(monkeypatch, (2, {"CPU": 2}), (1, {"CPU": 4}))
+    require_resources([Bundle({"CPU": 3})])
+    with pytest.raises(UserError, match=re.escape("got a need of 2 × (3 CPU), each on one node; expected at most 1")):
+        require_resources([Bundle({"CPU": 3}, 2)], what="resources.num_workers")
 
 
 @pytest.mark.parametrize(("text", "most"), [("max 100000\n", None), ("50000 100000\n", 1), ("100000 100000\n", 1)])

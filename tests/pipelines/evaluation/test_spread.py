@@ -10,9 +10,9 @@ from pipelines.evaluation.spread import (
     ConservationError,
     EmbedderPool,
     EvaluateResources,
-    _default_actors,
     check_conservation,
     device_of,
+    embedders,
     in_order_of,
 )
 from pipelines.store.manifest import open_manifest
@@ -72,4 +72,12 @@ def test_an_autoscaling_cluster_counts_with_what_it_can_become(ray_cluster, monk
     """Nodes with GPUs start when they are asked for; a cluster that is still small must not mean CPU."""
     monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: {"CPU": 64, "GPU": 4})
     assert device_of(EvaluateResources()) == "cuda"
-    assert _default_actors(0.0, 0.0) == 32
+    assert embedders(EvaluateResources()) == ({"CPU": 1.0, "GPU": 1.0}, 4)
+    assert embedders(EvaluateResources(num_gpus_per_actor=0.0)) == ({"CPU": 1.0, "GPU": 0.0}, 32)
+    assert embedders(EvaluateResources(num_gpus_per_actor=0.5, num_actors=3)) == ({"CPU": 1.0, "GPU": 0.5}, 3)
+
+
+def test_actors_of_many_cpus_are_as_many_as_have_room(ray_cluster, monkeypatch):
+    """By default, 3 CPUs each on 4 CPUs is one actor: a second one would never start."""
+    monkeypatch.setattr(cluster.ray_state, "get_max_resources_from_cluster_config", lambda: {"CPU": 4})
+    assert embedders(EvaluateResources(num_cpus_per_actor=3.0)).num == 1
