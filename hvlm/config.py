@@ -16,10 +16,11 @@ from hvlm.errors import UserError
 
 
 class Config:
-    """Marks a dataclass as configuration; unknown keys are refused when it is loaded from YAML."""
+    """Marks a dataclass as configuration; when it is loaded from YAML, unknown keys, empty strings, infinity and NaN
+    are refused."""
 
     __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "allow_inf_nan": False, "str_min_length": 1}
 
 
 def require(condition: bool, *, what: str, got: object, expected: str, do: str) -> None:

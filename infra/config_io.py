@@ -5,6 +5,8 @@ and the key.
 """
 
 import dataclasses
+import json
+import re
 from collections.abc import Hashable, Sequence
 from typing import Any, TextIO, TypeVar
 
@@ -34,6 +36,12 @@ class _StrictLoader(yaml.SafeLoader):
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1, which PyYAML follows, takes 1e-4 for a string, as it has no point.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def load_yaml(path: str) -> dict[str, Any]:
@@ -110,7 +118,8 @@ def load_config(config_type: type[C], path: str, overrides: Sequence[str] = ()) 
 def build_config(config_type: type[C], values: dict[str, Any], *, origin: str) -> C:
     """Return the configuration that a mapping of plain values holds; `origin` names it in errors."""
     try:
-        return TypeAdapter(config_type).validate_python(values)
+        # Strict: `true` is no number, "8" neither. As JSON, where a list is a tuple and 1 a float also when strict.
+        return TypeAdapter(config_type).validate_json(json.dumps(values, default=str), strict=True)
     except ValidationError as error:
         raise UserError(
             what=origin,

@@ -38,14 +38,14 @@ class QuarantineConfig(Config):
     store_uri: str
     action: Literal["list", "show", "retry", "release", "discard"] = "list"
     filter: QuarantineFilter = field(default_factory=QuarantineFilter)
-    encoder: str = ""
+    encoder: str | None = None
     max_printed: int = 50
 
     def __post_init__(self) -> None:
         require(
-            bool(self.encoder) == (self.action == "discard"),
+            (self.encoder is not None) == (self.action == "discard"),
             what="encoder",
-            got=repr(self.encoder),
+            got=self.encoder,
             expected="a name with action=discard, and only there",
             do="write e.g. action=discard encoder=clip",
         )
@@ -72,7 +72,7 @@ def job(config: QuarantineConfig) -> int:
         return 0
     if config.action == "discard":
         with store.writing("jobs.quarantine"):
-            gone = discard_staged(store, config.encoder)
+            gone = discard_staged(store, str(config.encoder))
         videos = gone["video_id"].n_unique()
         print(f"{gone.height} staged segments of {videos} videos discarded; the next extraction makes them again")
         return 0

@@ -44,7 +44,7 @@ class ClipConfig(Config):
     model: str
     pretrained: str
     seed: int = 0
-    preprocess_tag: str = ""
+    preprocess_tag: str | None = None
     sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(fps=1.0))
     batch_size: int = 64
     precision: Precision = "auto"

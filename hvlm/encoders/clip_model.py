@@ -52,7 +52,7 @@ class ClipSpec:
         return int(self.architecture["embed_dim"])
 
 
-def read_spec(model: str, pretrained: str, preprocess_tag: str = "") -> ClipSpec:
+def read_spec(model: str, pretrained: str, preprocess_tag: str | None = None) -> ClipSpec:
     """Return architecture and preprocessing of a model, without building it.
 
     Preprocessing comes from the JSON file, or from the open_clip tag (`preprocess_tag`, else `pretrained`), or, for a
@@ -177,7 +177,7 @@ def _named_architecture(name: str) -> dict[str, Any]:
     return result
 
 
-def _named_preprocessing(name: str, pretrained: str, preprocess_tag: str) -> dict[str, Any]:
+def _named_preprocessing(name: str, pretrained: str, preprocess_tag: str | None) -> dict[str, Any]:
     tags = open_clip.list_pretrained_tags_by_model(name)
     tag = preprocess_tag or (pretrained if open_clip.is_pretrained_cfg(name, pretrained) else "")
     if tag:

@@ -125,6 +125,19 @@ class AlarmConfig(Config):
         for name in ("evaluations", "zero_gradient_steps"):
             value = getattr(self, name)
             require(value >= 1, what=f"alarms.{name}", got=value, expected="1 or more", do=f"raise {name}")
+        for name, least, most in (
+            ("min_unit_std", 0.0, 1.0),
+            ("max_random_pair_cosine", -1.0, 1.0),
+            ("min_effective_rank", 0.0, math.inf),
+        ):
+            value = getattr(self, name)
+            require(
+                least <= value <= most,
+                what=f"alarms.{name}",
+                got=value,
+                expected=f"from {least:g} to {most:g}",
+                do="leave it out for the default",
+            )
 
 
 class Alarm(NamedTuple):

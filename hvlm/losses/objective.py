@@ -171,7 +171,8 @@ def check_objective(model: HierarchicalVLMConfig, objective: ObjectiveConfig) ->
     """Refuse an objective that needs a part which the model does not have.
 
     Raises:
-        UserError: `upstream_literal` with a projector, text loss without alignment, cross-scale loss without predictor.
+        UserError: `upstream_literal` with a projector, a frame classifier, text loss without alignment, cross-scale
+            loss without predictor.
     """
     require(
         objective.preset != "upstream_literal" or model.projector.kind != "mlp",
@@ -179,6 +180,13 @@ def check_objective(model: HierarchicalVLMConfig, objective: ObjectiveConfig) ->
         got=model.projector.kind,
         expected="identity or linear with objective.preset: upstream_literal (it has no projector)",
         do="set model.projector.kind: linear",
+    )
+    require(
+        model.num_classes == 0,
+        what="model.num_classes",
+        got=model.num_classes,
+        expected="0: no loss of a training reaches a frame classifier",
+        do="leave it out; jobs.evaluate fits its probes on the trained features",
     )
     _need(objective.text == 0 or model.alignment.enabled, "objective.text", "set model.alignment.enabled: true")
     _need(objective.cross_scale == 0 or model.cross_scale, "objective.cross_scale", "set model.cross_scale: true")

@@ -25,11 +25,26 @@ class SamplingConfig(Config):
 
     kind: Literal["fps", "every_n", "uniform_n", "keyframes", "spans"] = "fps"
     fps: float = 1.0
-    n: int = 1
+    n: int = 0
+    """of `every_n` and `uniform_n`, which need it; 0 elsewhere"""
 
     def __post_init__(self) -> None:
         require(0 < self.fps <= 1000, what="sampling.fps", got=self.fps, expected="(0, 1000]", do="set e.g. fps: 1.0")
-        require(self.n >= 1, what="sampling.n", got=self.n, expected="1 or more", do="set e.g. n: 8")
+        counted, timed = self.kind in ("every_n", "uniform_n"), self.kind in ("fps", "spans")
+        require(
+            self.n >= 1 if counted else self.n == 0,
+            what="sampling.n",
+            got=f"{self.n} with kind: {self.kind}",
+            expected="1 or more" if counted else "no n",
+            do="set e.g. n: 8" if counted else "leave n out, or choose kind: every_n or uniform_n",
+        )
+        require(
+            timed or self.fps == 1.0,
+            what="sampling.fps",
+            got=f"{self.fps} with kind: {self.kind}",
+            expected="no fps",
+            do="leave fps out, or choose kind: fps",
+        )
 
 
 @dataclass(frozen=True, slots=True)

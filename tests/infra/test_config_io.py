@@ -72,6 +72,13 @@ def test_an_override_makes_the_levels_it_needs(write):
     assert config.shapes == {"a": CircleConfig(radius=2.0)}
 
 
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "0.0001", "1.0e-4"])
+def test_a_number_may_be_written_with_an_exponent_alone(write, text):
+    path = write(f"source: {{uri: /v}}\nshapes: {{a: {{kind: circle, radius: {text}}}}}\n")
+    assert load_config(RunConfig, path).shapes["a"].radius == 1e-4
+    assert load_config(RunConfig, path, [f"shapes.a.radius={text}"]).shapes["a"].radius == 1e-4
+
+
 def test_overrides_leave_the_given_values_alone():
     values = {"source": {"uri": "/v"}}
     assert apply_overrides(values, ["source.uri=/w"]) == {"source": {"uri": "/w"}}
@@ -81,6 +88,14 @@ def test_overrides_leave_the_given_values_alone():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("source: {uri: /v}\nseed: true\n", "seed=True: Input should be a valid integer"),
+        ("source: {uri: /v}\nseed: '8'\n", "seed='8': Input should be a valid integer"),
+        (
+            "source: {uri: /v}\nshapes: {a: {kind: circle, radius: true}}\n",
+            "radius=True: Input should be a valid number",
+        ),
+        ("source: {uri: /v}\nshapes: {a: {kind: circle, radius: .inf}}\n", "radius=.*should be a finite number"),
+        ("source: {uri: ''}\n", r"source\.uri='': String should have at least 1 character"),
         ("source: {uri: /v}\nsede: 1\n", r"run\.yaml: got sede is not a known key"),
         ("source: {uri: /v, url: /w}\n", r"source\.url is not a known key"),
         ("seed: 1\n", "source is missing"),

@@ -104,3 +104,11 @@ def test_counters_travel_with_the_checkpoint() -> None:
 def test_patience_of_zero_is_refused() -> None:
     with pytest.raises(UserError, match="evaluations"):
         AlarmConfig(evaluations=0)
+
+
+@pytest.mark.parametrize(
+    "values", [{"min_unit_std": -1.0}, {"max_random_pair_cosine": 2.0}, {"min_effective_rank": -0.5}]
+)
+def test_limits_that_no_value_can_break_or_keep_are_refused(values: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=rf"alarms\.{next(iter(values))}"):
+        AlarmConfig(**values)

@@ -199,6 +199,8 @@ def test_what_does_not_fit_is_refused() -> None:
         check_objective(HierarchicalVLMConfig(), ObjectiveConfig(cross_scale=0.1))
     with pytest.raises(UserError, match=r"objective\.text"):
         check_objective(HierarchicalVLMConfig(alignment=AlignmentConfig(enabled=False)), ObjectiveConfig(text=1.0))
+    with pytest.raises(UserError, match=r"model\.num_classes: got 200"):
+        check_objective(HierarchicalVLMConfig(num_classes=200), SOUND)
     with pytest.raises(UserError, match="at least one loss"):
         ObjectiveConfig(weights=ObjectiveWeights())
     with pytest.raises(UserError, match=r"objective\.weights\.variance"):

@@ -76,7 +76,22 @@ def test_at_least_one_frame(sampling: SamplingConfig):
     assert sample_frames(made_index([0]), sampling).frame_index.tolist() == [0]
 
 
-@pytest.mark.parametrize("wrong", [{"fps": 0.0}, {"fps": -1.0}, {"fps": 1e9}, {"n": 0}])
+@pytest.mark.parametrize("wrong", [{"fps": 0.0}, {"fps": -1.0}, {"fps": 1e9}, {"kind": "uniform_n", "n": -1}])
 def test_out_of_range_is_refused(wrong: dict[str, float]):
     with pytest.raises(UserError, match="sampling"):
         SamplingConfig(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": "uniform_n"}, "sampling.n: got 0 with kind: uniform_n; expected 1 or more"),
+        ({"kind": "every_n"}, "sampling.n: got 0 with kind: every_n"),
+        ({"n": 8}, "sampling.n: got 8 with kind: fps; expected no n"),
+        ({"kind": "keyframes", "n": 1}, "sampling.n: got 1 with kind: keyframes"),
+        ({"kind": "every_n", "n": 2, "fps": 4.0}, "sampling.fps: got 4.0 with kind: every_n; expected no fps"),
+    ],
+)
+def test_a_setting_that_would_do_nothing_is_refused(values, message):
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        SamplingConfig(**values)
