@@ -5,12 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.house.source_tree import PACKAGES, files_of_tests, product_files, source, tree
+from tests.house.source_tree import PACKAGES, files_of_tests, product_files, tree
 
 SAY_NOTHING = {"utils", "util", "common", "helpers", "helper", "misc", "tools", "core", "stuff"}
-
-TESTED_ELSEWHERE: dict[str, str] = {}
-"""module -> the test file that covers it, where its own test module would have to start the same machinery twice."""
 
 
 def mirrored(module: Path) -> Path:
@@ -25,15 +22,8 @@ def modules() -> list[Path]:
 
 def test_every_module_has_its_test():
     have = set(files_of_tests())
-    missing = [str(path) for path in modules() if mirrored(path) not in have and str(path) not in TESTED_ELSEWHERE]
+    missing = [str(path) for path in modules() if mirrored(path) not in have]
     assert missing == []
-
-
-def test_what_is_tested_elsewhere_really_is():
-    for module, test in TESTED_ELSEWHERE.items():
-        assert Path(module).name != "", module
-        assert Path(module) in product_files(), f"{module} is gone; take it off the list"
-        assert module.removesuffix(".py").replace("/", ".") in source(Path(test)), f"{test} does not name {module}"
 
 
 def test_every_mirrored_test_has_its_module():
