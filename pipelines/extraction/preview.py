@@ -155,7 +155,10 @@ def _rough_seconds(config: ExtractConfig, todo: pl.DataFrame, hours: float) -> f
     if todo.is_empty():
         return None
     sample = todo.sample(min(TIMED_VIDEOS, todo.height), seed=0)
-    encoders = {name: load_encoder(encoder, "cpu") for name, encoder in config.encoders.items()}
+    # In the precision of a CPU: fp16 needs a GPU, which the machine that plans may not have.
+    encoders = {
+        name: load_encoder(replace(encoder, precision="auto"), "cpu") for name, encoder in config.encoders.items()
+    }
     decoder = Decoder(
         backend=config.decode.backend,
         segment_s=config.decode.segment_s,

@@ -59,6 +59,8 @@ def make_folder(root: Path, copies: int) -> Path:
     world = WorldConfig(num_videos=6, num_families=1, min_duration_s=20.0, max_duration_s=30.0)
     render_world(RenderConfig(output_path=str(root / "rendered"), world=world, bad_files=False))
     sources = [shared / name for name in PLAYABLE if (shared / name).exists()]
+    if len(sources) < len(PLAYABLE):
+        print(f"{len(PLAYABLE) - len(sources)} of {len(PLAYABLE)} real videos are not in {shared}: other figures")
     sources += sorted((root / "rendered" / "videos").iterdir())
     for source in sources:
         for copy in range(copies):
@@ -176,6 +178,7 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
                 "plain_startup_s": plain_startup,
             }
         )
+    videos = sorted({path.name.rpartition("-")[0] for path in folder.iterdir()})
     shutil.rmtree(root)
     median = {name: float(np.median([r[name] for r in rounds])) for name in rounds[0]}
     ratios = {
@@ -186,6 +189,8 @@ def measure(regime: str, clip: ClipConfig, copies: int, options: argparse.Namesp
     return {
         "regime": regime,
         "backend": options.backend,
+        "videos": " ".join(videos),
+        "copies": copies,
         "frames": frames,
         "rounds": options.rounds,
         **median,
@@ -199,7 +204,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--backend", default="pyav", choices=("pyav", "decord"))
     parser.add_argument(
-        "--copies", type=int, nargs=2, default=(3, 92), help="copies of each video: encoder-bound, decode-bound"
+        "--copies", type=int, nargs=2, default=(6, 170), help="copies of each video: encoder-bound, decode-bound"
     )
     parser.add_argument("--regimes", nargs="+", default=("encoder", "decode"), choices=("encoder", "decode"))
     options = parser.parse_args()

@@ -20,7 +20,7 @@ PINS = {
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DECLARED = PROJECT["dependencies"] + [
-    line for extra in ("dev", "s3", "torchcodec") for line in PROJECT["optional-dependencies"][extra]
+    line for extra in ("dev", "s3", "gpu") for line in PROJECT["optional-dependencies"][extra]
 ]
 NEEDED_UNIMPORTED = {
     "decord2": "imported as decord",

@@ -1,6 +1,7 @@
 """A preview opens a bounded number of files and estimates the rest."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def test_hours_of_unread_files_are_the_mean_of_the_read_ones(
     assert part.predicted.feature_bytes == whole.predicted.feature_bytes
     assert part.num_unread == 4 and part.predicted.hours == pytest.approx(36 / 3600)
     assert part.plan.counts["clip"]["new"] == 6 and part.predicted.seconds is not None and part.predicted.seconds > 0
+
+
+def test_a_machine_without_gpu_guesses_the_time_of_a_job_that_needs_one(config: Callable[..., ExtractConfig]) -> None:
+    made = config()
+    encoders = {name: replace(encoder, precision="fp16") for name, encoder in made.encoders.items()}
+    seconds = preview(replace(made, encoders=encoders)).predicted.seconds
+    assert seconds is not None and seconds > 0
 
 
 def test_a_store_of_another_source_is_refused_by_the_plan_as_by_the_job(

@@ -1,5 +1,7 @@
 """One line says where an extraction stands."""
 
+import io
+import sys
 import time
 
 from pipelines.extraction import progress as progress_module
@@ -16,6 +18,18 @@ def test_the_line_counts_what_was_reported() -> None:
 
 def test_no_estimate_before_anything_is_finished() -> None:
     assert "ETA ?" in Progress(num_videos=10).line()
+
+
+def test_a_terminal_gets_a_bar_that_fills(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    with Progress(num_videos=4) as progress:
+        progress.update(done=2, failed=1, frames=9)
+    shown = terminal.getvalue().split("\r")[-1]
+    assert shown.startswith(f"[{'#' * 22}{'.' * 8}] videos 3/4, frames 9") and shown.endswith("\n")
 
 
 def test_lines_come_while_nothing_is_finished(monkeypatch, caplog) -> None:  # type: ignore[no-untyped-def]
