@@ -77,7 +77,7 @@ smoke: setup ## the demo on a few videos
 	$(BIN)/python -m jobs.demo --smoke --root "$$root"
 
 test: lint types smoke ## everything that must be green; pytest's summary comes last
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 bench: setup ## speed tables and their JSON files
 	@for file in tests/bench/bench_*.py; do
