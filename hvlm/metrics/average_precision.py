@@ -1,4 +1,4 @@
-"""Interpolated average precision, the one rule that classification and localisation share.
+"""Average precision: interpolated for ActivityNet's classification and localisation, plain for Charades.
 
 Ties: rows of equal score enter together, so precision and recall are read only where the score changes. The value then
     depends neither on the order of the rows nor on luck, and constant scores give the share of positives (chance), not
@@ -6,7 +6,7 @@ Ties: rows of equal score enter together, so precision and recall are read only 
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 
 def interpolated_average_precision(scores: ArrayLike, relevant: ArrayLike, num_positives: int) -> float:
@@ -25,6 +25,34 @@ def interpolated_average_precision(scores: ArrayLike, relevant: ArrayLike, num_p
 
     Source: VOC 2011 development kit, section 3.4.1; ActivityNet evaluation toolkit, `interpolated_prec_rec`.
     """
+    true_positives, retrieved = _counts_at_score_changes(scores, relevant, num_positives)
+    if num_positives == 0:
+        return float("nan")
+    precision = np.concatenate(([0.0], true_positives / retrieved, [0.0]))
+    recall = np.concatenate(([0.0], true_positives / num_positives, [1.0]))
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    steps = np.flatnonzero(recall[1:] != recall[:-1]) + 1
+    return float(np.sum((recall[steps] - recall[steps - 1]) * envelope[steps]))
+
+
+def average_precision(scores: ArrayLike, relevant: ArrayLike, num_positives: int) -> float:
+    """Return the mean over the positives of the precision at their rank; arguments and edge cases as above.
+
+    Raises:
+        ValueError: as `interpolated_average_precision`.
+
+    Source: Charades evaluation, `map`; with ties it is scikit-learn's `average_precision_score`.
+    """
+    true_positives, retrieved = _counts_at_score_changes(scores, relevant, num_positives)
+    if num_positives == 0:
+        return float("nan")
+    return float(np.sum(np.diff(true_positives, prepend=0) * (true_positives / retrieved)) / num_positives)
+
+
+def _counts_at_score_changes(
+    scores: ArrayLike, relevant: ArrayLike, num_positives: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True positives and rows down to each distinct score, best first."""
     score_n = np.asarray(scores, dtype=np.float64)
     relevant_n = np.asarray(relevant, dtype=bool)
     if score_n.shape != relevant_n.shape or score_n.ndim != 1:
@@ -33,17 +61,7 @@ def interpolated_average_precision(scores: ArrayLike, relevant: ArrayLike, num_p
         raise ValueError("a score is NaN")
     if int(relevant_n.sum()) > num_positives:
         raise ValueError(f"{int(relevant_n.sum())} rows are relevant but only {num_positives} positives exist")
-    if num_positives == 0:
-        return float("nan")
-    if score_n.size == 0:
-        return 0.0
     order = np.argsort(-score_n, kind="stable")
     sorted_scores = score_n[order]
-    last_of_tie = np.append(sorted_scores[1:] != sorted_scores[:-1], True)
-    true_positives = np.cumsum(relevant_n[order])[last_of_tie]
-    retrieved = np.flatnonzero(last_of_tie) + 1
-    precision = np.concatenate(([0.0], true_positives / retrieved, [0.0]))
-    recall = np.concatenate(([0.0], true_positives / num_positives, [1.0]))
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    steps = np.flatnonzero(recall[1:] != recall[:-1]) + 1
-    return float(np.sum((recall[steps] - recall[steps - 1]) * envelope[steps]))
+    last_of_tie = np.flatnonzero(np.append(sorted_scores[1:] != sorted_scores[:-1], score_n.size > 0))
+    return np.cumsum(relevant_n[order])[last_of_tie], last_of_tie + 1

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hvlm.metrics.average_precision import interpolated_average_precision
+from hvlm.metrics.average_precision import average_precision, interpolated_average_precision
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -63,6 +63,29 @@ def average_precision_per_class(scores_NC: Floats, labels_NC: Bools) -> Floats:
             for c in range(labels_NC.shape[1])
         ]
     )
+
+
+def charades_mean_ap(scores_NC: Floats, labels_NC: Bools) -> tuple[float, int]:
+    """Return (mAP over the classes that some video has, number of classes that none has).
+
+    mAP is NaN when all classes are absent.
+
+    Args:
+        scores_NC: similarity of each video with each class, 157 for Charades.
+        labels_NC: True where the video shows the class; a video without any label is ranked last in every class.
+
+    Raises:
+        ValueError: shapes differ or a score is NaN.
+
+    Source: Charades evaluation (plain, not interpolated AP); its mean over classes is NaN with a single absent class.
+    """
+    _check(scores_NC, labels_NC)
+    ranked_NC = np.where(labels_NC.any(axis=1, keepdims=True), scores_NC, -np.inf)
+    counts_C = labels_NC.sum(axis=0)
+    ap_C = np.array(
+        [average_precision(ranked_NC[:, c], labels_NC[:, c], int(counts_C[c])) for c in range(labels_NC.shape[1])]
+    )
+    return mean_of_present(ap_C), int((counts_C == 0).sum())
 
 
 def mean_of_present(values_C: Floats) -> float:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from hvlm.metrics.average_precision import interpolated_average_precision
+from hvlm.metrics.average_precision import average_precision, interpolated_average_precision
 
 
 @pytest.mark.parametrize(
@@ -28,8 +28,26 @@ def test_value_by_hand(scores, relevant, num_positives, expected):
     assert interpolated_average_precision(scores, relevant, num_positives) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("scores", "relevant", "num_positives", "expected"),
+    [
+        ([0.9, 0.8, 0.7], [1, 0, 1], 2, (1 + 2 / 3) / 2),
+        # precision 1/2 at the first hit stays: nothing lifts it to 2/3
+        ([0.9, 0.8, 0.7], [0, 1, 1], 2, (1 / 2 + 2 / 3) / 2),
+        ([0.9], [1], 2, 0.5),
+        ([], [], 3, 0.0),
+        # two of three tie, one of them right: both are read at rank 3
+        ([0.9, 0.5, 0.5], [1, 1, 0], 2, (1 + 2 / 3) / 2),
+        ([0.9, -np.inf, -np.inf], [1, 0, 0], 1, 1.0),
+    ],
+)
+def test_plain_value_by_hand(scores, relevant, num_positives, expected):
+    assert average_precision(scores, relevant, num_positives) == pytest.approx(expected)
+
+
 def test_class_without_positives_is_nan():
     assert math.isnan(interpolated_average_precision([0.9, 0.1], [0, 0], 0))
+    assert math.isnan(average_precision([0.9, 0.1], [0, 0], 0))
 
 
 def test_ties_do_not_depend_on_row_order():
@@ -51,6 +69,8 @@ def test_parity_with_points_of_scikit_learn():
         envelope = np.maximum.accumulate(precision)  # recall falls along scikit-learn's points
         expected = float(np.sum((recall[:-1] - recall[1:]) * envelope[:-1]))
         assert interpolated_average_precision(scores, relevant, int(relevant.sum())) == pytest.approx(expected)
+        plain = metrics.average_precision_score(relevant, scores)
+        assert average_precision(scores, relevant, int(relevant.sum())) == pytest.approx(plain)
 
 
 @pytest.mark.parametrize(

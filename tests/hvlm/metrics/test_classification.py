@@ -7,6 +7,7 @@ import pytest
 
 from hvlm.metrics.classification import (
     average_precision_per_class,
+    charades_mean_ap,
     class_separation,
     evaluate_classification,
     hit_at_k,
@@ -57,6 +58,31 @@ def test_random_scores_are_at_chance():
     assert result.hit_at_1 == pytest.approx(0.1, abs=0.02)
     assert result.hit_at_3 == pytest.approx(0.3, abs=0.03)
     assert result.mean_ap == pytest.approx(0.1, abs=0.03)
+
+
+def test_charades_by_hand():
+    # video 2 has no label, so its best scores fall behind: class 0 ranks 0, 1, 2 (hits 1 and 2); class 1 ranks 0, 1, 2
+    # (hit at 2: 1/2); class 2 has no video
+    scores = np.array([[0.5, 0.6, 0.1], [0.4, 0.3, 0.2], [0.9, 0.9, 0.9]])
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]], dtype=bool)
+    assert charades_mean_ap(scores, labels) == (pytest.approx((1.0 + 0.5) / 2), 1)
+    value, absent = charades_mean_ap(scores, np.zeros_like(labels))
+    assert math.isnan(value) and absent == 3
+
+
+def test_charades_parity_with_scikit_learn_and_chance():
+    metrics = pytest.importorskip("sklearn.metrics")
+    random = np.random.default_rng(4)
+    labels = random.random((400, 20)) < 0.1
+    labels[labels.sum(axis=1) == 0, 0] = True  # every video labelled
+    scores = np.round(random.random((400, 20)), 2)  # with ties
+    expected = [metrics.average_precision_score(labels[:, c], scores[:, c]) for c in range(20)]
+    value, absent = charades_mean_ap(scores, labels)
+    assert (value, absent) == (pytest.approx(np.mean(expected)), 0)
+    chance = labels.mean(axis=0)
+    spread = 1.96 * np.std(expected - chance) / math.sqrt(20)
+    # AP of a random order is the share of positives plus about ln(N) / N = .015
+    assert abs(value - chance.mean() - math.log(400) / 400) < spread
 
 
 def test_knn_by_hand():
