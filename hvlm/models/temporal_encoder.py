@@ -1,11 +1,12 @@
 """Temporal encoder: a pre-LN transformer over feature rows with positions in seconds (phase 1 of HierarchicalVLM).
 
-Shapes: B local batch, T frames, I input width, D width of the encoder.
+Shapes: B local batch, T frames, G global tokens, S rows of a sequence (G + T), I input width, D width of the encoder.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from hvlm.config import Config, require
@@ -20,6 +21,9 @@ class TemporalEncoderConfig(Config):
 
     `position_scale` multiplies the sinusoids, whose root mean square is 0.71; rows that enter with unit variance leave
     the first linear layer with a root mean square of 0.58, so 1.0 keeps content and position of like size.
+
+    `attention: windowed` needs `window_rows`, seen to each side; its `num_global_tokens` learned tokens, which see and
+    are seen by all rows, add G d_model parameters. No other choice changes their number.
     """
 
     d_model: int = 512
@@ -28,6 +32,8 @@ class TemporalEncoderConfig(Config):
     d_ff: int = 2048
     dropout: float = 0.1
     attention: AttentionKind = "full"
+    window_rows: int = 0
+    num_global_tokens: int = 0
     input_norm: InputNormKind = "layer"
     position_scale: float = 1.0
     min_period_s: float = 1.0
@@ -43,6 +49,21 @@ class TemporalEncoderConfig(Config):
             got=self.d_model,
             expected=f"even and a multiple of num_heads={self.num_heads}",
             do="change one of the two",
+        )
+        windowed = self.attention == "windowed"
+        require(
+            self.window_rows >= 1 if windowed else self.window_rows == 0,
+            what="encoder.window_rows",
+            got=f"{self.window_rows} with attention: {self.attention}",
+            expected="1 or more" if windowed else "no window_rows",
+            do="set e.g. window_rows: 32" if windowed else "leave it out, or choose attention: windowed",
+        )
+        require(
+            self.num_global_tokens >= 0 if windowed else self.num_global_tokens == 0,
+            what="encoder.num_global_tokens",
+            got=f"{self.num_global_tokens} with attention: {self.attention}",
+            expected="0 or more" if windowed else "no num_global_tokens",
+            do="set e.g. num_global_tokens: 4" if windowed else "leave it out, or choose attention: windowed",
         )
         require(0 <= self.dropout < 1, what="encoder.dropout", got=self.dropout, expected="0 <= p < 1", do="lower it")
         require(
@@ -60,23 +81,30 @@ class EncoderLayer(nn.Module):
     def __init__(self, config: TemporalEncoderConfig) -> None:
         super().__init__()
         self.attention_norm = nn.LayerNorm(config.d_model)
-        self.attention = build_attention(config.attention, config.d_model, config.num_heads, config.dropout)
+        self.attention = build_attention(
+            config.attention,
+            config.d_model,
+            config.num_heads,
+            config.dropout,
+            window=config.window_rows,
+            num_global=config.num_global_tokens,
+        )
         self.ffn_norm = nn.LayerNorm(config.d_model)
         self.ffn_in = nn.Linear(config.d_model, config.d_ff)
         self.ffn_out = nn.Linear(config.d_ff, config.d_model)
         self.activation = nn.GELU()
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        """One layer; (B, T, D) → (B, T, D)."""
-        x_BTD = x_BTD + self.dropout(self.attention(self.attention_norm(x_BTD), mask_BT))
-        hidden_BTF = self.dropout(self.activation(self.ffn_in(self.ffn_norm(x_BTD))))
-        out_BTD: Tensor = x_BTD + self.dropout(self.ffn_out(hidden_BTF))
-        return out_BTD
+    def forward(self, x_BSD: Tensor, mask_BS: Tensor) -> Tensor:
+        """One layer; (B, S, D) → (B, S, D)."""
+        x_BSD = x_BSD + self.dropout(self.attention(self.attention_norm(x_BSD), mask_BS))
+        hidden_BSF = self.dropout(self.activation(self.ffn_in(self.ffn_norm(x_BSD))))
+        out_BSD: Tensor = x_BSD + self.dropout(self.ffn_out(hidden_BSF))
+        return out_BSD
 
 
 class TemporalEncoder(nn.Module):
-    """Linear → + positions in seconds → pre-LN layers → LayerNorm.
+    """Linear → + positions in seconds → (global tokens in front) → pre-LN layers → (tokens off) → LayerNorm.
 
     Args:
         config: sizes.
@@ -92,6 +120,9 @@ class TemporalEncoder(nn.Module):
         self.embed = nn.Linear(sum(input_dims), config.d_model)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.d_model)
+        num_global = config.num_global_tokens
+        # Unit variance, about that of the embedded rows; without a time, as they belong to none.
+        self.global_tokens_GD = nn.Parameter(torch.randn(num_global, config.d_model)) if num_global else None
 
     def forward(self, features_BTI: Tensor, times_BT: Tensor, mask_BT: Tensor) -> Tensor:
         """Encode feature rows in the light of their whole video.
@@ -111,6 +142,16 @@ class TemporalEncoder(nn.Module):
         )
         rows_BTI = self.input_norm(padded(features_BTI.to(self.embed.weight.dtype), mask_BT))
         x_BTD = self.embed(rows_BTI) + cfg.position_scale * positions_BTD.to(self.embed.weight.dtype)
+        return padded(self.norm(self._through_layers(x_BTD, mask_BT)), mask_BT)
+
+    def _through_layers(self, x_BTD: Tensor, mask_BT: Tensor) -> Tensor:
+        """The layers over the rows and, with windowed attention, the tokens that carry what windows cannot see."""
+        tokens_GD = self.global_tokens_GD
+        num_global = 0 if tokens_GD is None else len(tokens_GD)
+        x_BSD, mask_BS = x_BTD, mask_BT
+        if tokens_GD is not None:
+            x_BSD = torch.cat([tokens_GD.to(x_BTD.dtype).expand(len(x_BTD), -1, -1), x_BTD], dim=1)
+            mask_BS = torch.cat([mask_BT.new_ones(len(mask_BT), num_global), mask_BT], dim=1)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, mask_BT)
-        return padded(self.norm(x_BTD), mask_BT)
+            x_BSD = layer(x_BSD, mask_BS)
+        return x_BSD[:, num_global:]
