@@ -2,7 +2,9 @@
 
 Text controls for ShuffleMCQ: only (true text - wrong text) is evidence that order and text are aligned. Trained on
 permuted summaries a method must be at chance everywhere, on clips in shuffled order at chance on order. The leak checks
-answer from what should not be enough: the scene, or the bag of the captions' words.
+answer from what should not be enough: the scene, or the bag of the captions' words. Measured on the default world, mean
+of seeds 0 to 4: scene order .494, easy .196; words order .499, easy .764, for a bag of words tells which phases there
+are. So `easy` measures naming, and `order` alone needs the clips in their order.
 Shapes: V videos (N for training), C clips, D width, A atoms, X width of a leak check's input, P phases.
 """
 

@@ -2,6 +2,8 @@
 
 For each direction (a, b) the likelihood of a video is summed over the cuts; a clip's is a mixture of the phase's atoms
 and the fillers. Only the scene is unknown: it is counted as noise of its own, clip by clip.
+Measured on the default world, mean of seeds 0 to 4 (lowest): order .998 (.994), easy .986 (.978); on the held-out pairs
+order 1.000 (1.000), easy .983 (.960); from the true atoms 1.000 everywhere. So the ceiling is about 1.
 Shapes: V videos, C clips, D width, A atoms, P phases, R directions, S places of the cut.
 """
 

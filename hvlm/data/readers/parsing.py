@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -55,15 +56,15 @@ def read_json_mapping(text: str, origin: str) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entries = dict(pairs)
         if len(entries) != len(pairs):
-            names = [name for name, _ in pairs]
-            refuse(origin, f"the key '{next(n for n in names if names.count(n) > 1)}' twice", "each key once")
+            repeated = Counter(name for name, _ in pairs).most_common(1)[0][0]
+            refuse(origin, f"the key '{repeated}' more than once in one object", "each key once")
         return entries
 
     try:
         content = json.loads(text, object_pairs_hook=unique)
     except UserError:
         raise
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(what=origin, got=str(error), expected="valid JSON", do="mend the file there") from error
     if not isinstance(content, dict):
         refuse(origin, type(content).__name__, "a JSON object")

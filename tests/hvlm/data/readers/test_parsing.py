@@ -34,7 +34,7 @@ def test_another_table_is_refused_with_the_line_named(text, message):
         table(text)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"a": 1, "a": 2}', '{"x": {"a": 1, "a": 2}}'])
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[1]", '{"a": 1, "a": 2}', '{"x": {"a": 1, "a": 2}}'])
 def test_other_json_is_refused_and_a_key_twice_too(text):
     with pytest.raises(UserError, match=r"^x\.json"):
         read_json_mapping(text, "x.json")
