@@ -4,6 +4,8 @@ The columns (`COLUMNS`) are separated by TABs. In the summaries' table `clip_sta
 segment and `clip_text` is the summary. The tags are lists of ids in text: "[192, 115, 12]".
 """
 
+import csv
+import io
 import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -73,6 +75,15 @@ def read_egoclip(lines: Iterable[str], origin: str = "egoclip.csv") -> Rows[Clip
         if problem is not None:
             read.problems.append(problem)
     return read
+
+
+def write_egoclip(rows: Iterable[ClipRow]) -> str:
+    """Return the text of a table that `read_egoclip` reads back to equal rows."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, delimiter="\t", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(clip_values(row) for row in rows)
+    return table.getvalue()
 
 
 def clip_row(values: Mapping[str, object], place: str) -> tuple[ClipRow | None, Problem | None]:

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from hvlm.data.readers.egoclip import COLUMNS, ClipRow, clip_row, clip_values, read_egoclip
+from hvlm.data.readers.egoclip import COLUMNS, ClipRow, clip_row, clip_values, read_egoclip, write_egoclip
 from hvlm.data.readers.rows import in_store
 from hvlm.errors import UserError
 
@@ -77,6 +77,13 @@ def test_a_cell_of_another_kind_is_refused_with_file_line_and_column(column, val
 def test_a_missing_column_is_refused():
     with pytest.raises(UserError, match="tag_noun"):
         read(GOOD[:-1], header=COLUMNS[:-1])
+
+
+def test_a_table_reads_back_what_was_written():
+    bare = ClipRow("v", (0.0, 1.0), '"quoted",\ttwo\nlines')
+    rows = [*read(GOOD).rows, bare]
+    found = read_egoclip(io.StringIO(write_egoclip(rows), newline=""))
+    assert (found.rows, found.problems) == (rows, [])
 
 
 def test_a_row_object_reads_back_what_was_written():
