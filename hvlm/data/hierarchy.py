@@ -132,7 +132,7 @@ def short_clip(span_s: tuple[float, float], rng: np.random.Generator) -> tuple[f
         UserError: a segment without length.
     """
     _require_length(span_s)
-    length_s = min(rng.uniform(*SHORT_CLIP_S), span_s[1] - span_s[0])
+    length_s = rng.uniform(*SHORT_CLIP_S)
     start_s = span_s[0] + rng.random() * max(0.0, span_s[1] - span_s[0] - length_s)
     return start_s, min(start_s + length_s, span_s[1])
 

@@ -83,6 +83,13 @@ class HierVLConfig(Config):
 
     def __post_init__(self) -> None:
         require(self.dim >= 2, what="model.dim", got=self.dim, expected="2 or more", do="e.g. dim: 256")
+        require(
+            self.schedule.kind != "child" or self.aggregator.kind == "average",
+            what="aggregator.kind",
+            got=f"{self.aggregator.kind} with schedule.kind child",
+            expected="average: without parent steps an aggregator with parameters stays untrained",
+            do="set aggregator.kind: average, or another schedule",
+        )
 
 
 class Method(NamedTuple):
@@ -95,7 +102,6 @@ class Method(NamedTuple):
     start: Start = "scratch"
 
 
-# Without parent steps an aggregator would stay untrained: those methods are judged with the mean.
 METHODS: Mapping[PresetName, Method] = {
     "sa": Method("self_attention", "alternate"),
     "avg": Method("average", "alternate"),

@@ -109,6 +109,12 @@ def test_the_flat_baselines_clip_lies_inside_the_segment(start, length, epoch):
     assert last - first >= min(1.5, length) - 1e-6
 
 
+def test_the_flat_baselines_clips_are_spread_over_the_segment():
+    clips = np.array([short_clip((100.0, 160.0), rng(epoch=epoch)) for epoch in range(300)])
+    assert clips[:, 0].min() < 103 and clips[:, 1].max() > 157
+    assert (clips[:, 1] - clips[:, 0]).std() == pytest.approx(1.5 / 12**0.5, rel=0.15)
+
+
 def test_rows_of_a_span_are_those_that_share_time_with_it():
     grid = np.arange(10) / 2  # 2 rows per second
     assert rows_in_span(grid, 0.5, (1.0, 2.0)).tolist() == [2, 3]

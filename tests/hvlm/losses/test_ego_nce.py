@@ -250,7 +250,7 @@ def gradient_over_ranks(level: str, world: int, factor: int) -> tuple[list[float
             else parent_loss(whole, parent_positives(whole), EgoNCEConfig(), ParentTermsConfig(caption_video=True))
         )
         loss["total"].backward()
-        values.append(float(loss["total"]))
+        values.append(float(loss["total"].detach()))
         mean += factor * local.grad / world
     return values, mean
 

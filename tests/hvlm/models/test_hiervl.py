@@ -200,6 +200,8 @@ def test_every_preset_is_tested_and_another_name_is_refused():
         ScheduleConfig(child_steps=0)
     with pytest.raises(UserError, match=r"model\.dim"):
         HierVLConfig(dim=1)
+    with pytest.raises(UserError, match="stays untrained"):
+        HierVLConfig(schedule=ScheduleConfig(kind="child"))
     with pytest.raises(UserError, match="d_text"):
         build_hiervl(SMALL, 7, 0)
 
