@@ -15,6 +15,7 @@ from typing import Any
 
 from hvlm.errors import UserError
 
+SpanS = tuple[float, float]
 _YOUTUBE_ID_LENGTH = 11
 ROUNDING_S = 0.02
 """A segment may end this much after the duration before it is listed: the official file rounds durations to 0.01 s."""
@@ -144,6 +145,28 @@ def _read_video(video_id: str, entry: Any, origin: str, problems: list[tuple[str
     )
 
 
+def fit_span(start_s: float, end_s: float, duration_s: float | None) -> tuple[SpanS | None, str | None]:
+    """Return `(span or None, problem or None)` of one annotated span.
+
+    A span that is negative, empty, reversed or starts beyond the duration is left out. One that ends beyond it is cut
+    to it; that is a problem when it is more than a rounding (`ROUNDING_S`).
+
+    Args:
+        start_s: start in seconds.
+        end_s: end in seconds.
+        duration_s: what the file says of the video's length; None if it says nothing.
+    """
+    name = f"segment [{start_s:g}, {end_s:g}] s"
+    if start_s < 0 or end_s <= start_s:
+        return None, f"{name} is impossible: left out"
+    if duration_s is None or end_s <= duration_s:
+        return (start_s, end_s), None
+    if start_s >= duration_s:
+        return None, f"{name} starts beyond the duration of {duration_s:g} s: left out"
+    problem = f"{name} ends beyond the duration of {duration_s:g} s: cut"
+    return (start_s, float(duration_s)), problem if end_s > duration_s + ROUNDING_S else None
+
+
 def _read_item(
     item: Any, text_key: str, where: str, duration_s: float | None
 ) -> tuple[dict[str, Any] | None, str | None]:
@@ -159,17 +182,8 @@ def _read_item(
     if not (isinstance(segment, list) and len(segment) == 2 and all(map(_is_number, segment))):
         raise _wrong(where, f"segment {segment!r}", "[start_s, end_s]")
     start_s, end_s = map(float, segment)
-    if start_s < 0 or end_s <= start_s:
-        return None, f"segment [{start_s}, {end_s}] of '{kept[text_key]}' is impossible: left out"
-    if duration_s is None or end_s <= duration_s:
-        return kept | {"segment": [start_s, end_s]}, None
-    if start_s >= duration_s:
-        return (
-            None,
-            f"segment [{start_s}, {end_s}] of '{kept[text_key]}' starts beyond the duration {duration_s}: left out",
-        )
-    problem = f"segment [{start_s}, {end_s}] of '{kept[text_key]}' ends beyond the duration {duration_s}: cut"
-    return kept | {"segment": [start_s, float(duration_s)]}, problem if end_s > duration_s + ROUNDING_S else None
+    span_s, problem = fit_span(start_s, end_s, duration_s)
+    return kept | {"segment": list(span_s)} if span_s else None, problem and f"'{kept[text_key]}': {problem}"
 
 
 def _is_number(value: Any) -> bool:

@@ -45,7 +45,7 @@ def test_the_report_lists_every_oddity(folder, capsys):
         "unlabelled 1 videos",
         "v2: segment [1, 12] of a video of 4.00 s: cut",
         "missing    1 annotated",
-        "v0: segment [9.0, 12.0] of 'a' starts beyond the duration 4.0",
+        "v0: 'a': segment [9, 12] s starts beyond the duration of 4 s",
         "v1: rows cover 4.0 s of 40.0 s",
     ):
         assert line in out

@@ -9,8 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from hvlm.data.activitynet import SpanS, fit_span
 from hvlm.data.readers.parsing import number, read_table, refuse, text_of
-from hvlm.data.readers.rows import Problem, Rows, SpanS, fit_span
+from hvlm.data.readers.rows import Problem, Rows
 
 _CLASS = re.compile(r"c?(\d{1,4})")
 

@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from hvlm.data.activitynet import SpanS, fit_span
 from hvlm.data.readers.parsing import id_list, number, read_table, refuse, text_of, whole_number
-from hvlm.data.readers.rows import Problem, Rows, SpanS, fit_span
+from hvlm.data.readers.rows import Problem, Rows
 
 COLUMNS = (
     "clip_idx",

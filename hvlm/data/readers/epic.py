@@ -12,9 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hvlm.data.activitynet import SpanS, fit_span
 from hvlm.data.readers.matrix_pickle import load_arrays
 from hvlm.data.readers.parsing import id_list, read_table, refuse, text_of, whole_number
-from hvlm.data.readers.rows import Problem, Rows, SpanS, fit_span
+from hvlm.data.readers.rows import Problem, Rows
 
 CLIP_COLUMNS = (
     "narration_id",

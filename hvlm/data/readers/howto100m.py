@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from hvlm.data.activitynet import SpanS, fit_span
 from hvlm.data.readers.parsing import number, read_table, refuse, text_of, whole_number
-from hvlm.data.readers.rows import Problem, Rows, SpanS, fit_span
+from hvlm.data.readers.rows import Problem, Rows
 
 COLUMNS = ("video_uid", "clip_start", "clip_end", "fps", "label")
 

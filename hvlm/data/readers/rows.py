@@ -5,10 +5,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from hvlm.data.activitynet import ROUNDING_S
-
-SpanS = tuple[float, float]
-
 
 class Problem(NamedTuple):
     """A row, or a part of one, that was cut or left out.
@@ -63,25 +59,3 @@ def in_store(rows: Iterable[VideoRow], video_ids: Collection[str]) -> Stored[Vid
         else:
             absent[row.video_id] += 1
     return Stored(kept, dict(sorted(absent.items())))
-
-
-def fit_span(start_s: float, end_s: float, duration_s: float | None) -> tuple[SpanS | None, str | None]:
-    """Return `(span or None, problem or None)` by the rule of the ActivityNet reader.
-
-    A span that is negative, empty, reversed or starts beyond the duration is left out. One that ends beyond it is cut
-    to it; that is a problem when it is more than a rounding (`ROUNDING_S`).
-
-    Args:
-        start_s: start in seconds.
-        end_s: end in seconds.
-        duration_s: what the file says of the video's length; None if it says nothing.
-    """
-    name = f"span [{start_s:g}, {end_s:g}] s"
-    if start_s < 0 or end_s <= start_s:
-        return None, f"{name} is impossible: left out"
-    if duration_s is None or end_s <= duration_s:
-        return (start_s, end_s), None
-    if start_s >= duration_s:
-        return None, f"{name} starts beyond the duration of {duration_s:g} s: left out"
-    problem = f"{name} ends beyond the duration of {duration_s:g} s: cut"
-    return (start_s, duration_s), problem if end_s > duration_s + ROUNDING_S else None

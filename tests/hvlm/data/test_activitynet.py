@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hvlm.data.activitynet import canonical_id, read_annotations, reconcile
+from hvlm.data.activitynet import canonical_id, fit_span, read_annotations, reconcile
 from hvlm.errors import UserError
 
 
@@ -72,7 +72,7 @@ def test_reconcile_lists_both_sides():
     [
         ([2, 12], [2.0, 10.0], "cut"),
         ([2, 10.01], [2.0, 10.0], None),
-        ([10, 12], None, "beyond the duration 10"),
+        ([10, 12], None, "beyond the duration of 10"),
         ([5, 5], None, "impossible"),
         ([6, 5], None, "impossible"),
         ([-1, 5], None, "impossible"),
@@ -107,3 +107,22 @@ def test_a_duration_that_is_no_number_is_ignored_and_listed():
 def test_another_layout_is_refused_with_the_file_named(text):
     with pytest.raises(UserError, match=r"^gt\.json"):
         read_annotations(text, origin="gt.json")
+
+
+@pytest.mark.parametrize(
+    ("span", "duration", "fitted", "problem"),
+    [
+        ((1.0, 2.0), None, (1.0, 2.0), None),
+        ((1.0, 2.0), 2.0, (1.0, 2.0), None),
+        ((1.0, 2.015), 2.0, (1.0, 2.0), None),
+        ((1.0, 2.5), 2.0, (1.0, 2.0), "cut"),
+        ((2.0, 2.5), 2.0, None, "starts beyond"),
+        ((2.0, 2.0), None, None, "impossible"),
+        ((2.0, 1.0), None, None, "impossible"),
+        ((-0.1, 1.0), None, None, "impossible"),
+    ],
+)
+def test_a_span_is_kept_cut_or_left_out(span, duration, fitted, problem):
+    found, message = fit_span(*span, duration)
+    assert found == fitted
+    assert (message is None) == (problem is None) and (problem or "") in (message or "")
