@@ -25,7 +25,7 @@ from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.claim import check_source
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
-from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify
+from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify, to_retry
 from pipelines.store.sources import SourceListing, list_source
 from pipelines.store.spans import holds_spans
 
@@ -68,7 +68,9 @@ def preview(config: ExtractConfig) -> Preview:
     diff = diff_listing(listing, frames.videos, spans)
     read, failed = _read_some(diff, config.decode.limits)
     videos = _videos_after(frames.videos, diff, read)
-    failures = pl.concat([frames.failures, pl.DataFrame(failed, schema=FAILURES)])
+    mended = to_retry(frames.failures, frames.videos, read.values()).with_columns(permanent=pl.lit(False))
+    failures = frames.failures.update(mended, on=["video_id", "content_hash", "stage", "encoder", "fingerprint"])
+    failures = pl.concat([failures, pl.DataFrame(failed, schema=FAILURES)])
     fingerprints = {name: column.fingerprint for name, column in columns.items()}
     after = StoreFrames(videos, frames.staged, frames.samples, failures)
     plan = make_plan(

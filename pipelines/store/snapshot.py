@@ -4,6 +4,8 @@
 - Same content under another URI: a rename; the features stay. If the id changes too, the old id is tombstoned and the
   new id's sample is republished from the published features without decoding (features are found by content hash).
 - Other content: the video is extracted again. No longer listed: a tombstone row.
+- A sampled hash does not see what lies between its blocks. So a file with another stamp and the same sampled hash keeps
+  its features, but a failure of it does not keep it in quarantine: it is tried again (see `to_retry`).
 - Where the annotated spans are a part of the content (see `pipelines.store.spans`), new spans are other content; the
   file is not read for it.
 """
@@ -19,6 +21,7 @@ from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.index import ProbeResult, probe_video
 from infra import storage
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.quarantine import settle
 from pipelines.store.schema import VIDEOS
 from pipelines.store.sources import LISTING_SCHEMA, SourceListing
 from pipelines.store.spans import file_part, with_spans
@@ -26,6 +29,7 @@ from pipelines.store.spans import file_part, with_spans
 # Sixteen blocks over the file: 1 MiB per video whatever its length. The size is hashed too.
 _BLOCK_BYTES = 65_536
 _NUM_BLOCKS = 16
+_SAMPLED_BYTES = _BLOCK_BYTES * _NUM_BLOCKS  # a file up to this is read whole
 _FULL_CHUNK_BYTES = 8 * 2**20
 
 PROBE_COLUMNS = ("duration_s", "fps", "codec", "num_frames", "width", "height", "num_streams")
@@ -156,7 +160,7 @@ def content_hash(uri: str, size_bytes: int, kind: str) -> str:
         OSError: unreadable. EOFError: shorter than `size_bytes` (it is being written).
     """
     digest = hashlib.sha256(f"{kind}:{size_bytes}:".encode())
-    if kind == "full" or size_bytes <= _BLOCK_BYTES * _NUM_BLOCKS:
+    if kind == "full" or size_bytes <= _SAMPLED_BYTES:
         chunks: Iterable[tuple[int, int]] = (
             (start, min(_FULL_CHUNK_BYTES, size_bytes - start)) for start in range(0, size_bytes, _FULL_CHUNK_BYTES)
         )
@@ -198,6 +202,7 @@ def apply_snapshot(
             hashed.append(
                 {name: row[name] for name in (*LISTING_SCHEMA, "content_hash", *PROBE_COLUMNS)} | {"state": "live"}
             )
+    settle(store, to_retry(store.failures(), all_videos, rows).to_dicts(), "retry")
     failures = [_failure_row(row, run_id) for row in rows if row["failure"]]
     store.commit_failures(failures + _news(store, [row | {"run_id": run_id} for row in diff.rejected]))
     number = int(all_videos.select(pl.col("snapshot").max().fill_null(0)).item()) + 1
@@ -212,6 +217,25 @@ def apply_snapshot(
     return SnapshotSummary(
         **counts, tombstoned=diff.gone.height, relabelled=diff.relabelled.height, rejected=len(diff.rejected)
     )
+
+
+def to_retry(failures: pl.DataFrame, videos: pl.DataFrame, identified: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return the permanent failures that may be mended: of files that were written anew with the same sampled hash.
+
+    Args:
+        failures: `store.failures()`.
+        videos: of the catalog, before the snapshot; with tombstones a file that was away counts too.
+        identified: rows of `identify`.
+    """
+    sampled = [
+        (row["video_id"], row["content_hash"], row["stamp"])
+        for row in identified
+        if row["hash_kind"] == "sampled" and row["size_bytes"] > _SAMPLED_BYTES
+    ]
+    names = ["video_id", "content_hash", "now"]
+    touched = pl.DataFrame(sampled, schema=dict.fromkeys(names, pl.String), orient="row")
+    touched = touched.join(videos, on=["video_id", "content_hash"]).filter(pl.col("stamp") != pl.col("now"))
+    return failures.filter("permanent").join(touched, on=["video_id", "content_hash"], how="semi")
 
 
 def _change_of(row: Mapping[str, Any], known: dict[str, Any], gone_hashes: set[str]) -> str:

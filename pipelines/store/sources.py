@@ -58,8 +58,8 @@ class SourceConfig(Config):
     Args:
         uri: folder, glob or list (.txt, .csv, .parquet).
         annotations_uri: an ActivityNet JSON; None for none.
-        content_hash: "sampled" reads at most 1 MiB of a file, "full" all of it. Only files that are new or changed are
-            read.
+        content_hash: "sampled" reads at most 1 MiB of a file and does not see a change in between that leaves the size
+            as it was, "full" reads all of it. Only files that are new or whose stamp moved are read.
         extensions: which files of a folder are videos.
         video_id: what names a file of a folder or glob: "path" = its path below the folder without extension, so that
             files of equal names in two folders stay two videos; "stem" = its name without extension.

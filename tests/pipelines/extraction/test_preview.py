@@ -1,9 +1,11 @@
 """A preview opens a bounded number of files and estimates the rest."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from hvlm.errors import UserError
@@ -11,6 +13,9 @@ from pipelines.extraction import preview as preview_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.preview import preview
 from pipelines.extraction.run import extract
+from pipelines.store.catalog import FeatureStore
+from pipelines.store.snapshot import apply_snapshot, diff_listing, identify
+from pipelines.store.sources import list_source
 from tests.pipelines.extraction.conftest import write_video
 
 
@@ -58,3 +63,26 @@ def test_a_store_that_cannot_be_reached_is_named(
     monkeypatch.setattr(preview_module.storage, "exists", refuse)
     with pytest.raises(UserError, match="store_uri: got memory://b/store, which cannot be reached"):
         preview_module._frames(config(store_uri="memory://b/store"))
+
+
+def test_a_failed_file_that_was_written_anew_is_foretold_to_be_tried_again(
+    config: Callable[..., ExtractConfig], videos: Path
+) -> None:
+    made, path = config(), videos / "v0.mp4"
+    path.write_bytes(path.read_bytes() + bytes(2**20))  # too long to be hashed whole
+    store = FeatureStore.open(made.store_uri, create=True)
+    take_snapshot(store, made)
+    failure = {"stage": "decode", "reason": "truncated", "message": "a hole", "permanent": True}
+    for row in store.videos().filter(pl.col("video_id").is_in(["v0", "v1"])).to_dicts():
+        store.commit_failures([failure | {"video_id": row["video_id"], "content_hash": row["content_hash"]}])
+    assert {"v0", "v1"}.isdisjoint(preview(made).plan.todo["video_id"])
+    os.utime(path, (1, 1))
+    seen = preview(made).plan
+    take_snapshot(store, made)
+    assert "v0" in seen.todo["video_id"] and "v1" not in seen.todo["video_id"]
+    assert seen.counts == preview(made).plan.counts
+
+
+def take_snapshot(store: FeatureStore, made: ExtractConfig) -> None:
+    diff = diff_listing(list_source(made.source), store.videos())
+    apply_snapshot(store, diff, [identify(row) for row in diff.to_hash.to_dicts()])

@@ -1,4 +1,5 @@
 import os
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +8,7 @@ from hvlm.errors import JobError, Reason, VideoError
 from infra import storage
 from pipelines.store import snapshot
 from pipelines.store.catalog import FeatureStore
+from pipelines.store.plan import make_plan
 from pipelines.store.snapshot import apply_snapshot, content_hash, diff_listing, identify
 from pipelines.store.sources import SourceConfig, list_source
 
@@ -253,3 +255,66 @@ def test_a_sampled_hash_reads_one_mebibyte(tmp_path, monkeypatch):
     content_hash(str(path), 5_000_000, "sampled")
     assert sum(size for _, size in read) == 2**20
     assert read[0][0] == 0 and read[-1] == (5_000_000 - 65_536, 65_536)
+
+
+def put_large(path, hole=0, seed=0):
+    """A 'video' of 3 MB; the hole lies between the blocks of a sampled hash."""
+    data = bytearray(b"video" + random.Random(seed).randbytes(3_000_000))
+    data[100_000 : 100_000 + hole] = bytes(hole)
+    path.write_bytes(data)
+
+
+def fail_for_good(store, video_id, **values):
+    digest = dict(store.videos().select("video_id", "content_hash").iter_rows())[video_id]
+    row = {"video_id": video_id, "content_hash": digest, "stage": "decode", "reason": "truncated", "message": "a hole"}
+    store.commit_failures([row | {"permanent": True} | values])
+
+
+def statuses(store):
+    plan = make_plan(store.frames(), {"clip": "1"})
+    return {video_id: runs for video_id, runs in plan.status.select("video_id", "runs").iter_rows()}
+
+
+@pytest.mark.parametrize("kind", ["sampled", "full"])
+def test_a_healed_file_is_tried_again(store, folder, kind):
+    """A damaged download with a small hole is replaced by the whole file, of equal size."""
+    put_large(folder / "a.mp4", hole=10_000)
+    put_large(folder / "b.mp4", hole=10_000, seed=1)
+    take(store, folder, content_hash=kind)
+    fail_for_good(store, "a")
+    fail_for_good(store, "b")
+    assert statuses(store) == {"a": False, "b": False}
+    take(store, folder, content_hash=kind)
+    assert statuses(store) == {"a": False, "b": False}
+    put_large(folder / "a.mp4")
+    os.utime(folder / "a.mp4", (1, 1))
+    take(store, folder, content_hash=kind)
+    assert statuses(store) == {"a": True, "b": False}
+    if kind == "sampled":  # it still fails: in quarantine again, one failure with two attempts
+        fail_for_good(store, "a")
+        assert statuses(store) == {"a": False, "b": False}
+        assert sorted(store.failures()["attempts"]) == [1, 2]
+
+
+def test_a_touched_file_whose_whole_content_is_hashed_stays_in_quarantine(store, folder):
+    put_large(folder / "a.mp4")
+    put(folder / "small.mp4", "video")
+    for kind, name in (("full", "a"), ("sampled", "small")):
+        other = FeatureStore.open(f"{store.uri}-{kind}", create=True)
+        take(other, folder, content_hash=kind)
+        fail_for_good(other, name)
+        os.utime(folder / f"{name}.mp4", (2, 2))
+        take(other, folder, content_hash=kind)
+        assert statuses(other)[name] is False
+
+
+def test_a_patch_between_the_sampled_blocks_is_seen_by_a_full_hash_alone(store, folder):
+    """The stated limit of `content_hash: sampled`."""
+    for kind, found in (("full", {"changed": 1}), ("sampled", {"unchanged": 1})):
+        put_large(folder / "a.mp4")
+        other = FeatureStore.open(f"{store.uri}-{kind}", create=True)
+        take(other, folder, content_hash=kind)
+        os.utime(folder / "a.mp4", (1, 1))
+        assert counts(take(other, folder, content_hash=kind)) == {"unchanged": 1}
+        put_large(folder / "a.mp4", hole=10_000)
+        assert counts(take(other, folder, content_hash=kind)) == found
