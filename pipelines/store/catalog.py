@@ -4,19 +4,21 @@ Every write is one ACID commit. Credentials for remote stores come from the envi
 """
 
 import json
+import re
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from hvlm.errors import JobError, UserError
-from infra import storage
+from infra import retries, storage
 from pipelines.store.lease import Lease
 from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
@@ -26,6 +28,12 @@ _FORMAT = "hierarchicalvlm feature store"
 _RETENTION = "interval 3650 days"
 # Failure rows of the same cause are one failure with several attempts.
 _FAILURE_KEY = ["video_id", "uri", "stage", "content_hash", "encoder", "fingerprint"]
+# Names a commit in the log of its table: whether one whose answer was lost has been made.
+_COMMIT_ID, _RECENT = "hvlm_commit", 20
+# Delta Lake's errors have no status, only words; what its own retries (ten, of the whole call) did not mend comes here.
+_TRANSIENT = re.compile(
+    r"\b(408|429|500|502|503|504)\b|slow ?down|throttl|timed? ?out|connection|error sending request|temporarily", re.I
+)
 # What planning reads; over a million videos the other columns are a gigabyte.
 _PAIR = ["video_id", "content_hash", "encoder", "fingerprint"]
 _FOR_PLANNING = {
@@ -51,6 +59,7 @@ class FeatureStore:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._lease: Lease | None = None
+        self._attempts: dict[tuple[Any, ...], int] | None = None
 
     @classmethod
     def open(cls, uri: str, create: bool = False) -> "FeatureStore":
@@ -87,7 +96,7 @@ class FeatureStore:
             try:
                 yield
             finally:
-                self._lease = None
+                self._lease = self._attempts = None
 
     def videos(self, columns: Sequence[str] | None = None, include_tombstones: bool = False) -> pl.DataFrame:
         """Return the current row of every video, by default of those that are there, sorted by id."""
@@ -164,15 +173,13 @@ class FeatureStore:
 
     def replace_staged(self, frame: pl.DataFrame) -> None:
         """Replace the staged table in one commit (after a publish)."""
-        self.check_lease()
-        with clean_errors(self.table_uri("staged")):
-            write_deltalake(self.table_uri("staged"), frame.select(_typed_columns("staged")), mode="overwrite")
+        self._commit("staged", frame, mode="overwrite")
 
     def commit_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append failures in one commit; `attempts` and `at_s` are filled in, missing texts are empty."""
         if not rows:
             return
-        known = {tuple(row[name] for name in _FAILURE_KEY): row["attempts"] for row in self.failures().to_dicts()}
+        known = self._known_attempts()
         full = []
         for row in rows:
             values = {"run_id": "", "uri": "", "content_hash": "", "encoder": "", "fingerprint": "", "decoder": ""}
@@ -185,6 +192,18 @@ class FeatureStore:
     def append_failures(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append whole failure rows, as they are, in one commit."""
         self._append("failures", self._typed("failures", rows))
+        if self._attempts is not None:
+            self._attempts |= {tuple(row[name] for name in _FAILURE_KEY): row["attempts"] for row in rows}
+
+    def _known_attempts(self) -> dict[tuple[Any, ...], int]:
+        """Return how often each failure happened: while the lease is ours, nobody else counts on."""
+        if self._attempts is not None:
+            return self._attempts
+        rows = self.failures().select(*_FAILURE_KEY, "attempts").iter_rows()
+        known = {tuple(key): attempts for *key, attempts in rows}
+        if self._lease is not None:
+            self._attempts = known
+        return known
 
     def commit_samples(self, frame: pl.DataFrame, expected_version: int) -> int:
         """Append a publish's rows in ONE commit and return the new version: this is the moment a generation exists.
@@ -192,25 +211,7 @@ class FeatureStore:
         Raises:
             JobError: another writer has published since `expected_version` was read, be it at this very moment.
         """
-        if frame.is_empty():
-            return expected_version
-        self.check_lease()
-        uri = self.table_uri("samples")
-        try:
-            with clean_errors(uri):
-                write_deltalake(
-                    self._table("samples", expected_version),
-                    frame.select(_typed_columns("samples")),
-                    mode="append",
-                    commit_properties=CommitProperties(max_commit_retries=0),  # a retry would go on top of the other
-                )
-        except CommitFailedError as error:
-            if self.samples_version() == expected_version:
-                raise  # the storage failed, not the race
-            raise JobError(
-                f"another job has published to {self.uri} since version {expected_version} of `samples`; run again"
-            ) from error
-        return expected_version + 1
+        return expected_version if frame.is_empty() else self._commit("samples", frame, expected=expected_version)
 
     def dropped_generations(self) -> set[int]:
         """Return the generations whose files `jobs.compact` has deleted."""
@@ -288,11 +289,53 @@ class FeatureStore:
     def _append(self, name: str, frame: pl.DataFrame) -> None:
         if frame.is_empty():
             return
-        self.check_lease()
-        with clean_errors(self.table_uri(name)):
-            write_deltalake(
-                self.table_uri(name), frame.select(_typed_columns(name)), mode="append", schema_mode="merge"
-            )
+        self._commit(name, frame)
+
+    def _commit(
+        self,
+        name: str,
+        frame: pl.DataFrame,
+        mode: Literal["append", "overwrite"] = "append",
+        expected: int | None = None,
+    ) -> int:
+        """Commit once, as the successor of one version, and return the new version.
+
+        A storage that fails for the moment is tried again. Its answer may have been lost, or come late: the next try
+        looks for the first one's id in the log and, being for the same version, cannot succeed beside it.
+
+        Args:
+            expected: the version to follow; None: the newest.
+        """
+        uri, token = self.table_uri(name), uuid.uuid4().hex
+
+        def attempt() -> int:
+            self.check_lease()
+            with clean_errors(uri):
+                table = self._table(name)
+                base = table.version()
+                for entry in table.history(_RECENT) if tried else ():
+                    if entry.get(_COMMIT_ID) == token:
+                        return int(entry["version"])
+                if expected not in (None, base):
+                    raise JobError(
+                        f"another job has published to {self.uri} since version {expected} of `{name}`; run again"
+                    )
+                tried.append(base)
+                properties = CommitProperties(custom_metadata={_COMMIT_ID: token}, max_commit_retries=0)
+                rows = frame.select(_typed_columns(name))
+                merge: Any = {"schema_mode": "merge"} if mode == "append" else {}
+                try:
+                    write_deltalake(table, rows, mode=mode, commit_properties=properties, **merge)
+                except CommitFailedError as error:
+                    if self._table(name).version() > base:
+                        raise ConnectionError(
+                            f"{uri}: another commit came first, or this one whose answer was lost"
+                        ) from error
+                    raise
+                return base + 1
+
+        tried: list[int] = []
+        return retries.retrying(uri, attempt)
 
 
 def _typed_columns(name: str) -> list[pl.Expr]:
@@ -318,7 +361,10 @@ def _check_description(uri: str) -> None:
 
 @contextmanager
 def clean_errors(uri: str) -> Iterator[None]:
-    """A full disk or a missing permission inside Delta Lake becomes the same clean error as in `infra.storage`."""
+    """A full disk or a missing permission inside Delta Lake becomes the same clean error as in `infra.storage`.
+
+    What may pass becomes a ConnectionError, for `retries.retrying`.
+    """
     try:
         yield
     except (OSError, DeltaError) as error:
@@ -337,4 +383,6 @@ def clean_errors(uri: str) -> Iterator[None]:
                 expected="permission to write",
                 do="change the permissions or the store's URI",
             ) from error
+        if _TRANSIENT.search(text) and not isinstance(error, ConnectionError):
+            raise ConnectionError(f"{uri}: {text}") from error
         raise

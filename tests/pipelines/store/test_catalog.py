@@ -4,9 +4,10 @@ from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from hvlm.errors import JobError, UserError
+from infra import retries
 from pipelines.store import catalog
 from pipelines.store.catalog import FeatureStore
-from pipelines.store.schema import SAMPLES
+from pipelines.store.schema import SAMPLES, STAGED
 from tests.pipelines.store.world import World, ids
 
 
@@ -134,7 +135,7 @@ def test_of_two_publishes_at_the_same_moment_one_fails(world, monkeypatch):
 
 def test_a_commit_that_the_storage_refuses_is_no_rival(world, monkeypatch):
     def refused(*_, **__):
-        raise CommitFailedError("503 Slow Down")
+        raise CommitFailedError("the request was wrong")
 
     monkeypatch.setattr(catalog, "write_deltalake", refused)
     with pytest.raises(CommitFailedError):
@@ -169,3 +170,81 @@ def test_a_full_disk_inside_delta_lake_is_a_user_error(world, monkeypatch, error
 def one_video(world):
     world.add("a")
     return pl.DataFrame([world._row("a", 1)], schema=catalog.TABLES["videos"])
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.001)
+    retries.take()
+
+
+def flaky(monkeypatch, fails, error, before=True):
+    """Let the first calls fail, before or after the commit is made."""
+    write, left = catalog.write_deltalake, iter([True] * fails)
+
+    def call(*args, **options):
+        fail = next(left, False)
+        if not fail or not before:
+            write(*args, **options)
+        if fail:
+            raise error
+
+    monkeypatch.setattr(catalog, "write_deltalake", call)
+
+
+FAILURE = {"video_id": "a", "content_hash": "1", "stage": "decode", "reason": "timeout", "message": "m"}
+COMMITS = {
+    "failures": lambda store: store.commit_failures([FAILURE | {"permanent": True}]),
+    "samples": lambda store: store.commit_samples(pl.DataFrame([dict.fromkeys(SAMPLES)], schema=SAMPLES), 0),
+    "staged": lambda store: store.replace_staged(pl.DataFrame([dict.fromkeys(STAGED)], schema=STAGED)),
+}
+
+
+@pytest.mark.parametrize("name", list(COMMITS))
+@pytest.mark.parametrize("before", [True, False], ids=["refused", "written, then an error"])
+@pytest.mark.parametrize("kind", [OSError, DeltaError, CommitFailedError])
+def test_a_commit_that_the_storage_fails_for_the_moment_is_made_once(world, monkeypatch, quick, name, before, kind):
+    flaky(monkeypatch, 2 if before else 1, kind("Generic S3 error: 503 Slow Down"), before)
+    COMMITS[name](world.store)
+    assert world.store._scan(name).collect().height == 1
+    assert world.store._table(name).version() == 1
+    assert retries.take() == (2 if before else 1)
+
+
+def test_an_answer_that_comes_late_doubles_nothing(world, monkeypatch, quick):
+    """The first try reaches the table only while the second is being made: only one of them can be its successor."""
+    write, first = catalog.write_deltalake, []
+
+    def late(table, rows, **options):
+        if not first:
+            first.append((DeltaTable(table.table_uri, version=table.version()), rows, options))
+            raise OSError("operation timed out")
+        if len(first) == 1:
+            write(first[0][0], first[0][1], **first[0][2])
+            first.append(())
+        write(table, rows, **options)
+
+    monkeypatch.setattr(catalog, "write_deltalake", late)
+    COMMITS["failures"](world.store)
+    assert world.store._scan("failures").collect().height == 1
+
+
+def test_a_storage_that_fails_for_ever_ends_the_commit(world, monkeypatch, quick):
+    flaky(monkeypatch, 99, DeltaError("error sending request"))
+    with pytest.raises(ConnectionError, match="error sending request"):
+        COMMITS["samples"](world.store)
+    assert retries.take() == retries.ATTEMPTS - 1 and world.store.samples_version() == 0
+
+
+def test_attempts_are_read_once_while_nobody_else_may_write(world, monkeypatch):
+    reads, failures = [], FeatureStore.failures
+    monkeypatch.setattr(FeatureStore, "failures", lambda self: reads.append(1) or failures(self))
+    COMMITS["failures"](world.store)
+    with world.store.writing("test"):
+        for number in (2, 3, 4):
+            COMMITS["failures"](world.store)
+            assert failures(world.store)["attempts"].to_list() == [number]
+        world.store.append_failures([*failures(world.store).with_columns(attempts=pl.lit(0)).to_dicts()])
+        COMMITS["failures"](world.store)
+    assert failures(world.store).sort("at_s")["attempts"].to_list() == [1]
+    assert len(reads) == 2
