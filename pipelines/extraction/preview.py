@@ -17,7 +17,7 @@ from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
 from pipelines.extraction.prediction import PREDICTED_FROM, Prediction, predict
-from pipelines.extraction.salvage import held_back, salvage_todo
+from pipelines.extraction.salvage import salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.stages import encoder_columns, layout_of
 from pipelines.extraction.work import work_table
@@ -88,14 +88,15 @@ def preview(config: ExtractConfig) -> Preview:
         listing=listing,
         tombstoned=diff.gone.height,
         num_unread=diff.to_hash.height - len(read),
-        num_salvaged=_num_salvaged(config, after, plan, fingerprints),
+        num_salvaged=_num_salvaged(config, after, fingerprints),
         predicted=replace(predicted, seconds=_rough_seconds(config, todo, predicted.hours)),
     )
 
 
-def _num_salvaged(config: ExtractConfig, frames: StoreFrames, plan: Plan, fingerprints: dict[str, str]) -> int:
-    candidates = held_back(plan) if config.decode.on_truncated == "salvage" else set()
-    return salvage_todo(frames, candidates, fingerprints, layout_of(config), config.publish.splits).height
+def _num_salvaged(config: ExtractConfig, frames: StoreFrames, fingerprints: dict[str, str]) -> int:
+    if config.decode.on_truncated != "salvage":
+        return 0
+    return salvage_todo(frames, fingerprints, layout_of(config), config.publish.splits).height
 
 
 def _frames(config: ExtractConfig) -> StoreFrames:

@@ -55,10 +55,12 @@ class Extractor:
             return ExtractedAgain({}, failed)
         self._stack.enter_context(connect(self._config.cluster))
         segments, failures = self._extract(todo, salvage=False)
-        cut = [video_id for video_id, failure in failures.items() if failure["reason"] == Reason.TRUNCATED]
+        cut = {video_id for video_id, failure in failures.items() if failure["reason"] == Reason.TRUNCATED}
+        length = dict(samples.select("video_id", "duration_s").iter_rows())
+        cut |= {name[0] for name, rows in segments.items() if rows[0]["duration_s"] != length[name[0]]}
         if cut and self._config.decode.on_truncated == "salvage":  # as the extraction did it
-            kept, again = self._extract(todo.filter(pl.col("video_id").is_in(cut)), salvage=True)
-            segments |= kept
+            kept, again = self._extract(todo.filter(pl.col("video_id").is_in(list(cut))), salvage=True)
+            segments = {name: rows for name, rows in segments.items() if name[0] not in cut} | kept
             failures = {name: failure for name, failure in failures.items() if name not in cut} | again
         for video_id, failure in failures.items():
             for name in failure["encoders"]:

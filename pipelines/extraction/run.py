@@ -24,7 +24,7 @@ from pipelines.extraction.outcomes import Outcomes
 from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.remembered import remember_config
-from pipelines.extraction.salvage import held_back, salvage_todo
+from pipelines.extraction.salvage import damaged, drop_whole_staged, held_back, retire_whole, salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.stages import encoder_columns, layout_of, new_run_id, row_seconds, stages_of
 from pipelines.extraction.work import work_table
@@ -47,7 +47,7 @@ _IDENTIFY_BATCH = 64
 
 
 class ErrorBudgetExceeded(JobError):
-    """More videos failed than `max_failed_fraction` allows; what was staged stays."""
+    """More than 10 videos and lines of the list failed, and more of them than `max_failed_fraction` allows."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,7 +91,8 @@ def extract(config: ExtractConfig) -> ExtractReport:
         plan = plan_of(config, run.store, run.columns)
         predicted = run.foretell(plan)
         extract_started = time.monotonic()
-        todo = run.readable(plan.todo)
+        run.check_budget(plan, [])
+        todo = run.readable(run.undamaged(plan.todo))
         for start in range(0, todo.height, VIDEOS_PER_WAVE):
             run.wave(plan, todo.slice(start, VIDEOS_PER_WAVE))
         run.salvage(plan)
@@ -121,6 +122,7 @@ class _Run:
     def __init__(self, config: ExtractConfig, stack: ExitStack) -> None:
         self.config = config
         self.columns = encoder_columns(config)
+        self.fingerprints = {name: column.fingerprint for name, column in self.columns.items()}
         self.listing = list_source(config.source)
         self.store = FeatureStore.open(config.store_uri, create=True)  # last: a wrong source leaves no empty store
         self.run_id = new_run_id()
@@ -171,15 +173,28 @@ class _Run:
         seen = self.listing.frame.select("video_id", "size_bytes", "stamp", *spans)
         return todo.join(seen.filter(~pl.col("video_id").is_in(self.unread)), on="video_id", maintain_order="left")
 
+    def undamaged(self, todo: pl.DataFrame) -> pl.DataFrame:
+        """Return the planned videos without those that are salvaged: what one encoder found counts for all."""
+        if self.config.decode.on_truncated != "salvage":
+            return todo
+        cut = damaged(self.store.failures(), self.fingerprints)
+        return todo.join(cut, on=["video_id", "content_hash"], how="anti", maintain_order="left")
+
     def salvage(self, plan: Plan) -> None:
         """Extract what can be decoded of the videos that are, or were just put, in quarantine as truncated."""
-        candidates = held_back(plan) | {row["video_id"] for row in self.failures if row["reason"] == Reason.TRUNCATED}
-        if self.config.decode.on_truncated != "salvage" or not candidates:
+        if self.config.decode.on_truncated != "salvage":
             return
-        fingerprints = {name: column.fingerprint for name, column in self.columns.items()}
-        frames, layout = self.store.frames(), layout_of(self.config)
-        todo = self.readable(salvage_todo(frames, candidates, fingerprints, layout, self.config.publish.splits))
-        self._again = set(todo["video_id"])
+        self._salvage(plan)
+        if retire_whole(self.store, self.fingerprints):
+            self._salvage(plan)
+
+    def _salvage(self, plan: Plan) -> None:
+        if damaged(self.store.failures(), self.fingerprints).is_empty():
+            return
+        layout, splits = layout_of(self.config), self.config.publish.splits
+        todo = self.readable(salvage_todo(self.store.frames(), self.fingerprints, layout, splits))
+        drop_whole_staged(self.store, todo)
+        self._again |= set(todo["video_id"])
         judged_again = [row for row in self.failures if row["video_id"] in self._again]
         self.failures = [row for row in self.failures if row["video_id"] not in self._again]
         self.num_failed -= len(judged_again)
@@ -206,7 +221,7 @@ class _Run:
                         self._commit(outcomes)
                         committed = time.monotonic()
                     progress.update(done=outcomes.ledger.num_done, failed=len(outcomes.ledger.failures), frames=frames)
-                    self._check_budget(plan, list(outcomes.ledger.failures.values()))
+                    self.check_budget(plan, list(outcomes.ledger.failures.values()))
         finally:
             self._commit(outcomes)  # also after an abort: what is done stays done
         outcomes.ledger.check()
@@ -231,14 +246,16 @@ class _Run:
             raise ErrorBudgetExceeded(f"none of {listed} videos could be extracted{self._reasons([])}")
         self._require_budget(plan, failed, [])
 
-    def _check_budget(self, plan: Plan, in_wave: list[dict[str, Any]]) -> None:
+    def check_budget(self, plan: Plan, in_wave: list[dict[str, Any]]) -> None:
+        """Judge the failures of this run so far; rejected lines of the list are among them from the start."""
         failed = [*self.failures, *in_wave]
         if self.config.decode.on_truncated == "salvage":  # these are not lost yet
             failed = [row for row in failed if row["reason"] != Reason.TRUNCATED]
         self._require_budget(plan, len(failed), in_wave)
 
     def _require_budget(self, plan: Plan, failed: int, in_wave: list[dict[str, Any]]) -> None:
-        planned = plan.num_videos + len(self.unread)
+        rejected = len(self.listing.rejected)
+        failed, planned = failed + rejected, plan.num_videos + len(self.unread) + rejected
         if failed > BUDGET_FROM and failed > self.config.max_failed_fraction * planned:
             raise ErrorBudgetExceeded(
                 f"{failed} of {planned} videos failed, "
@@ -247,7 +264,7 @@ class _Run:
             )
 
     def _reasons(self, in_wave: list[dict[str, Any]]) -> str:
-        counted = Counter(str(row["reason"]) for row in [*self.failures, *in_wave])
+        counted = Counter(str(row["reason"]) for row in [*self.listing.rejected, *self.failures, *in_wave])
         table = "".join(f"\n  {count} × {reason}" for reason, count in counted.most_common())
         return f". The table `failures` of the store says why; by reason in this run:{table or ' none new'}"
 

@@ -229,3 +229,17 @@ def test_a_decoding_limit_of_the_config_holds_and_its_failures_can_be_retried(
     with pytest.raises(ErrorBudgetExceeded, match="too_large"):
         extract(config(decode=limits))
     assert extract(config(retry_failed=True)).num_done == 4
+
+
+def test_rejected_lines_of_a_list_count_for_the_error_budget(
+    config: Config, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "connect", lambda _: pytest.fail("the run must end before its first wave"))
+    monkeypatch.setattr(run_module._Run, "map_tasks", lambda self, function, inputs: map(function, inputs))
+    names = [f"{number},{videos}/{name}.mp4" for number in range(6) for name in ("v0", "v1")]
+    (tmp_path / "list.csv").write_text("\n".join(["video_id,uri", *names, f"good,{videos}/v2.mp4"]))
+    listed = config(source={"uri": str(tmp_path / "list.csv")})
+    with pytest.raises(ErrorBudgetExceeded, match=r"12 of 13 videos failed(.|\n)*12 × duplicate_id"):
+        extract(listed)
+    with pytest.raises(pytest.fail.Exception, match="first wave"):  # 12 of 13 are allowed
+        extract(replace(listed, max_failed_fraction=0.95))

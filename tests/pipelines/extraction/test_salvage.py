@@ -1,16 +1,20 @@
 """Salvaged are the videos whose failures all say that they are damaged or cut; then as any other work."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
+from hvlm.video.sampling import SamplingConfig
+from pipelines.extraction import run as run_module
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.preview import preview
 from pipelines.extraction.report import extraction_report, preview_report
 from pipelines.extraction.run import extract
-from pipelines.extraction.salvage import salvage_todo
+from pipelines.extraction.salvage import retire_whole, salvage_todo
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
 from tests.pipelines.extraction.conftest import write_video
@@ -30,11 +34,9 @@ def test_only_what_is_held_back_by_damage_alone_is_salvaged(tmp_path: Path) -> N
     fail(world, "video001", reason="encoder_error", fingerprint=FINGERPRINTS["c3d"], encoder="c3d")
     fail(world, "video002", reason="unreadable", fingerprint=FINGERPRINTS["clip"], encoder="clip")
     fail(world, "video003", reason="timeout")
-    todo = salvage_todo(world.store.frames(), set(ids(5)), FINGERPRINTS, "segment_s=60", CONFIG.splits)
+    todo = salvage_todo(world.store.frames(), FINGERPRINTS, "segment_s=60", CONFIG.splits)
     assert todo["video_id"].to_list() == ["video000"]
     assert [need["encoder"] for need in todo["needs"][0]] == ["c3d", "clip"]
-    none = salvage_todo(world.store.frames(), set(), FINGERPRINTS, "segment_s=60", CONFIG.splits)
-    assert none.is_empty()
 
 
 @pytest.fixture
@@ -100,3 +102,70 @@ def test_what_is_salvaged_is_the_same_in_one_run_after_a_kill_and_in_other_segme
     for features, meta in samples[1:]:
         np.testing.assert_allclose(features.astype(np.float32), samples[0][0].astype(np.float32), atol=2e-2)
         assert meta == samples[0][1]
+
+
+@pytest.fixture
+def holed(videos: Path) -> None:
+    """One video alone, of 8 s, whose damage C3D meets (10 frames/s) and CLIP does not (keyframes)."""
+    for path in videos.iterdir():
+        path.unlink()
+    whole = bytearray(write_video(videos / "holed.mp4", seconds=8.0, seed=30).read_bytes())
+    spoil_a_frame(videos / "holed.mp4", whole)
+
+
+def spoil_a_frame(path: Path, content: bytearray) -> None:
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.pts is not None and not packet.is_keyframe]
+    packet = max(packets[len(packets) // 2 :], key=lambda packet: packet.size)
+    content[packet.pos : packet.pos + packet.size] = bytes(packet.size)
+    path.write_bytes(content)
+
+
+def durations(config: ExtractConfig) -> dict[str, tuple[float, bool]]:
+    manifest = open_manifest(config.store_uri)
+    assert manifest.num_incomplete == 0
+    (row,) = manifest.frame.to_dicts()
+    metas = {name: read_sample(config.store_uri, row, name)[1] for name in config.encoders}
+    return {name: (meta.duration_s, meta.truncated) for name, meta in metas.items()}
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        "never",
+        *(pytest.param(when, marks=pytest.mark.slow) for when in ("before the samples are retired", "after that")),
+    ],
+)
+def test_an_encoder_that_met_no_damage_is_salvaged_with_the_one_that_does(
+    ray_cluster: None, config: Config, holed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    made = config()
+    made = replace(made, decode=replace(made.decode, segment_s=4.0, on_truncated="salvage"))
+    sparse = replace(made.encoders["clip"], sampling=SamplingConfig(kind="keyframes"))
+    both = replace(made, encoders={"clip": sparse, "c3d": made.encoders["c3d"]})
+    at_once = replace(both, store_uri=str(tmp_path / "at-once"))
+    extract(at_once)
+    wanted = durations(at_once)
+    assert wanted["clip"] == wanted["c3d"] and wanted["clip"][1] and 2.0 < wanted["clip"][0] < 8.0
+
+    alone = replace(made, encoders={"clip": sparse})
+    extract(alone)
+    assert durations(alone) == {"clip": (8.0, False)}
+    if stop != "never":
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run_module, "retire_whole", lambda *a: stop == "after that" and retire_whole(*a) and die())
+            patch.setattr(run_module, "publish", die)
+            extract(both)
+    extract(both)
+    assert durations(both) == wanted
+    again = extract(both)
+    assert again.num_frames == 0 and again.published.published == 0
+
+    # One more encoder that wants no damaged frame gets the part that the others have.
+    third = replace(both, encoders={**both.encoders, "third": sparse})
+    extract(third)
+    assert durations(third) == wanted | {"third": wanted["clip"]}
+
+
+def die(*_: object) -> None:
+    raise KeyboardInterrupt
