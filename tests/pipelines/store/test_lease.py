@@ -148,3 +148,29 @@ def test_a_storage_that_fails_for_a_while_costs_nothing(uri: str, monkeypatch: p
         monkeypatch.setattr(lease_module, "write_deltalake", flaky)
         time.sleep(3.0)
         lease.check()
+
+
+def create(uri: str, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    try:
+        store = FeatureStore.open(uri, create=True)
+        with store.writing("race"):
+            results.put("held")
+            time.sleep(3.0)
+    except StoreIsHeld:
+        results.put("refused")
+    except BaseException as error:
+        results.put(repr(error))
+        raise
+
+
+def test_of_many_that_create_the_same_store_one_wins(tmp_path: Path) -> None:
+    barrier, results = SPAWN.Barrier(4), SPAWN.Queue()
+    arguments = (str(tmp_path / "new"), barrier, results)
+    processes = [SPAWN.Process(target=create, args=arguments) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert sorted(results.get(timeout=120) for _ in processes) == ["held", "refused", "refused", "refused"]
+    for process in processes:
+        process.join()
+    assert FeatureStore.open(arguments[0]).frames().videos.is_empty()
