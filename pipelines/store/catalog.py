@@ -19,7 +19,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from hvlm.errors import JobError, UserError
 from infra import retries, storage
-from pipelines.store.lease import Lease
+from pipelines.store.lease import Lease, create_table
 from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
 
@@ -251,7 +251,7 @@ class FeatureStore:
                 configuration["delta.appendOnly"] = "true"
             empty = pl.DataFrame(schema=schema).to_arrow(compat_level=pl.CompatLevel.oldest())
             with clean_errors(self.table_uri(name)):
-                DeltaTable.create(self.table_uri(name), schema=empty.schema, mode="ignore", configuration=configuration)
+                create_table(self.table_uri(name), empty.schema, configuration)
 
     def _table(self, name: str, version: int | None = None) -> DeltaTable:
         uri = self.table_uri(name)

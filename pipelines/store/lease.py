@@ -20,6 +20,7 @@ from types import TracebackType
 
 import polars as pl
 import psutil
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
@@ -197,8 +198,17 @@ def _open_table(uri: str) -> DeltaTable:
         empty = pl.DataFrame(schema=LEASE).to_arrow(compat_level=pl.CompatLevel.oldest())
         # Renewed every half minute for years: old versions tell nothing and are dropped.
         keep = {"delta.logRetentionDuration": "interval 1 day", "delta.deletedFileRetentionDuration": "interval 1 day"}
-        DeltaTable.create(uri, schema=empty.schema, mode="ignore", configuration=keep)
+        create_table(uri, empty.schema, keep)
     return DeltaTable(uri)
+
+
+def create_table(uri: str, schema: pa.Schema, configuration: dict[str, str]) -> None:
+    """Create a table unless it is there; another job may do the same at this very moment."""
+    try:
+        DeltaTable.create(uri, schema=schema, mode="ignore", configuration=configuration)
+    except CommitFailedError:
+        if not DeltaTable.is_deltatable(uri):
+            raise
 
 
 def _forget_old_rows(table: DeltaTable) -> None:
