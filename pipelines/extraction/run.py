@@ -20,6 +20,7 @@ from infra.cluster import Bundle, connect, require_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import extraction_dataset
 from pipelines.extraction.decode_stage import STAGE as DECODE_STAGE
+from pipelines.extraction.encode_stage import MixedUpError
 from pipelines.extraction.outcomes import Outcomes
 from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
 from pipelines.extraction.progress import Progress
@@ -37,7 +38,7 @@ from pipelines.store.publish import PublishSummary, publish
 from pipelines.store.snapshot import SnapshotSummary, apply_snapshot, diff_listing, identify
 from pipelines.store.sources import SourceListing, list_source
 from pipelines.store.spans import holds_spans
-from pipelines.store.staging import sweep_orphans
+from pipelines.store.staging import discard_run, sweep_orphans
 from pipelines.store.upkeep.maintenance import MAX_FILES, tidy_tables
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,8 @@ def extract(config: ExtractConfig) -> ExtractReport:
         UserError: the source, the config or the cluster is wrong.
         StoreIsHeld, LeaseLost: another job writes into the store, or has taken it over.
         ErrorBudgetExceeded: too many videos failed.
-        RowConservationError: a row was lost or doubled; nothing of this run is published.
+        RowConservationError: a row was lost or doubled; nothing is published, what was staged stays.
+        MixedUpError: a row has another clip's features; nothing is published, and what the run staged is dropped.
     """
     started = time.monotonic()
     retries.take()  # what was before this run is not counted
@@ -222,6 +224,10 @@ class _Run:
                         committed = time.monotonic()
                     progress.update(done=outcomes.ledger.num_done, failed=len(outcomes.ledger.failures), frames=frames)
                     self.check_budget(plan, list(outcomes.ledger.failures.values()))
+        except MixedUpError:
+            outcomes.staged.clear()
+            discard_run(self.store, self.run_id)  # only a few batches are proved: none before is known to be right
+            raise
         finally:
             self._commit(outcomes)  # also after an abort: what is done stays done
         outcomes.ledger.check()

@@ -126,6 +126,18 @@ def discard_staged(store: FeatureStore, encoder: str) -> pl.DataFrame:
     return staged.filter(chosen)
 
 
+def discard_run(store: FeatureStore, run_id: str) -> int:
+    """Drop what a run staged and return the number of segments; the next start sweeps its tars.
+
+    Its write tasks may still be at work, so no file is touched here.
+    """
+    staged = store.staged()
+    kept = staged.filter(pl.col("run_id") != run_id)
+    if kept.height < staged.height:
+        store.replace_staged(kept)
+    return staged.height - kept.height
+
+
 def remove_tars(store: FeatureStore, tars: Iterable[str]) -> None:
     """Delete staged tars that no catalog row names any more.
 

@@ -3,15 +3,20 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from hvlm.errors import UserError
+from pipelines.extraction import dataset as dataset_module
 from pipelines.extraction import run as run_module
+from pipelines.extraction.chaos import compare, describe
 from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.encode_stage import EncodeStage, MixedUpError
 from pipelines.extraction.ledger import RowConservationError
 from pipelines.extraction.preview import preview
 from pipelines.extraction.remembered import remembered_config
@@ -243,3 +248,38 @@ def test_rejected_lines_of_a_list_count_for_the_error_budget(
         extract(listed)
     with pytest.raises(pytest.fail.Exception, match="first wave"):  # 12 of 13 are allowed
         extract(replace(listed, max_failed_fraction=0.95))
+
+
+def test_nothing_of_a_run_that_mixed_up_rows_is_published_later(
+    ray_cluster: None, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"segments_per_batch": 1, "segments_per_tar": 1, "encoder_threads": 1, "encoder_actors": 1}
+    shape = {"encoders": config_encoders(fps=4.0), "commit_interval_s": 0.001, "resources": one}
+    undisturbed = config(store_uri=str(tmp_path / "undisturbed"), **shape)
+    extract(undisturbed)
+    store_uri = config().store_uri
+
+    class MixesBetweenProofs(EncodeStage):
+        """Mixes up batches 62 to 64; 65, which is proved, waits until some of that is in the catalog."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._num_batches, sound = 61, self._encoder.encode
+            self._encoder.encode = lambda clips: sound(clips)[::-1]  # type: ignore[method-assign]
+
+        def __call__(self, table: pa.Table) -> pa.Table:
+            until = monotonic() + 90
+            while self._num_batches == 64 and FeatureStore.open(store_uri).staged().is_empty():
+                if monotonic() > until:
+                    raise TimeoutError
+                sleep(0.05)
+            return super().__call__(table)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(dataset_module, "EncodeStage", MixesBetweenProofs)
+        with pytest.raises(MixedUpError, match="all that this run staged is dropped"):
+            extract(config(**shape))
+    store = FeatureStore.open(store_uri)
+    assert store.staged().is_empty() and store.samples().is_empty()
+    extract(config(**shape))
+    assert compare(describe(undisturbed.store_uri), describe(store_uri)) == []
