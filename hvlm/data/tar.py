@@ -1,5 +1,6 @@
 """Deterministic tars: the same members give the same bytes on any machine, at any time, for any user."""
 
+import hashlib
 import io
 import tarfile
 from typing import Protocol
@@ -13,6 +14,29 @@ class ByteSink(Protocol):
     """Anything with `write(bytes)`."""
 
     def write(self, data: bytes, /) -> object: ...
+
+
+class HashingSink:
+    """Passes bytes on and hashes them: the whole, and the part since the last `take_part`."""
+
+    def __init__(self, sink: ByteSink) -> None:
+        self._sink = sink
+        self._whole, self._part = hashlib.sha256(), hashlib.sha256()
+
+    def write(self, data: bytes, /) -> object:
+        """Hash and pass on."""
+        self._whole.update(data)
+        self._part.update(data)
+        return self._sink.write(data)
+
+    def take_part(self) -> str:
+        """Return the sha256 of what came since the last call."""
+        digest, self._part = self._part.hexdigest(), hashlib.sha256()
+        return digest
+
+    def whole(self) -> str:
+        """Return the sha256 of everything so far."""
+        return self._whole.hexdigest()
 
 
 class TarWriter:

@@ -122,7 +122,7 @@ def _prove(encoder: Encoder, clips: dict[int, np.ndarray], outcome: dict[int, by
         if not float(np.linalg.norm(got - alone)) <= _SAME_WITHIN * float(np.linalg.norm(alone)):
             raise MixedUpError(
                 f"clip {clip} of a row with {len(clips[row])} clips has other features alone than in its batch; rows "
-                "were mixed up or the encoder depends on its batch; all that this run staged is dropped, please report it"
+                "were mixed up or the encoder depends on its batch; what this run staged is dropped, please report it"
             )
 
 

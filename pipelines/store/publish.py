@@ -24,8 +24,8 @@ from pipelines.store.liveness import is_source, live_samples, selected_encoders
 from pipelines.store.odd_rows import OddRows, check_odd_rows
 from pipelines.store.packing import remember_packing
 from pipelines.store.schema import SAMPLES
-from pipelines.store.shards import set_manifest, write_shard
-from pipelines.store.staging import FEATURES_FOLDER, remove_tars, sweep_orphans
+from pipelines.store.shards import damaged_segments, set_manifest, write_shard
+from pipelines.store.staging import FEATURES_FOLDER, DamagedSegmentError, discard_damaged, remove_tars, sweep_orphans
 
 logger = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def publish(
 ) -> PublishSummary:
     """Publish every complete video of the snapshot; with nothing to publish, nothing is written.
 
+    Staged segments whose bytes are damaged are dropped, and their videos wait until an extraction has made them again.
+
     Args:
         encoders: all encoders of the configuration; a video is complete when each of them is.
         run_tasks: maps `write_shard` over the tasks and yields the results in any order (e.g. as Ray tasks).
@@ -121,7 +123,10 @@ def publish(
     if tasks:
         describe_encoders(store.uri, encoders)
         remember_packing(store, config.target_shard_bytes)
-    rows = [row for result in run_tasks(write_shard, tasks) for row in result]
+    rows = [row for result in run_tasks(_write_or_find_damage, tasks) for row in result]
+    if damaged := [row for row in rows if "tar" in row]:
+        discard_damaged(store, damaged)
+        return publish(store, config, encoders, run_tasks)  # the others; all tasks have ended, so none writes late
     check_written(plan, tasks, rows)
     check_odd_rows(rows, config.max_odd_fraction)
     write_manifests(store, rows)
@@ -223,6 +228,14 @@ def check_written(plan: GenerationPlan, tasks: Sequence[ShardTask], rows: list[d
     wrong = [row["video_id"] for row in rows if row["key"] != video_key(row["video_id"])]
     if wrong:
         raise RuntimeError(f"the samples of {wrong[:5]} have keys of other videos")
+
+
+def _write_or_find_damage(task: ShardTask) -> list[dict[str, Any]]:
+    """Return the rows of `write_shard`, or, where staged bytes are damaged, their staged rows: these have a `tar`."""
+    try:
+        return write_shard(task)
+    except DamagedSegmentError:
+        return damaged_segments(task)
 
 
 def write_manifests(store: FeatureStore, rows: list[dict[str, Any]]) -> None:

@@ -53,6 +53,7 @@ STAGED: dict[str, pl.DataType] = {
     "tar": pl.String(),
     "offset": pl.Int64(),
     "size": pl.Int64(),
+    "sha256": pl.String(),  # of this range of the tar; null in rows of stores that did not say it
 }
 
 # One row per published (video, encoder, generation), append-only. `commit` counts the publishes.

@@ -10,38 +10,18 @@ import numpy.typing as npt
 import polars as pl
 
 from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, misfits
-from hvlm.data.tar import TarWriter
+from hvlm.data.tar import HashingSink, TarWriter
 from hvlm.errors import JobError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
 from pipelines.store.odd_rows import OddRows
 from pipelines.store.spans import file_part
-from pipelines.store.staging import SALVAGED, read_segment
+from pipelines.store.staging import SALVAGED, DamagedSegmentError, read_segment
 
 
 class DamagedShardError(JobError):
     """A published shard that a publish must copy from is lost or has other bytes than were written."""
-
-
-class _HashingSink:
-    """Passes bytes on and hashes them: the whole shard, and the sample since the last `take`."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._shard, self._sample = hashlib.sha256(), hashlib.sha256()
-
-    def write(self, data: bytes, /) -> int:
-        self._shard.update(data)
-        self._sample.update(data)
-        return self._file.write(data)
-
-    def take_sample(self) -> str:
-        digest, self._sample = self._sample.hexdigest(), hashlib.sha256()
-        return digest
-
-    def shard(self) -> str:
-        return self._shard.hexdigest()
 
 
 def write_shard(task: ShardTask) -> list[dict[str, Any]]:
@@ -52,6 +32,7 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
     Raises:
         ValueError: staged segments that do not join, or features of another dimension.
         DamagedShardError: features that were to be copied from a published shard are lost or damaged.
+        DamagedSegmentError: a staged segment has other bytes than were written.
         UserError: the disk is full; nothing is left under the final name.
     """
     rows: list[dict[str, Any]] = []
@@ -59,18 +40,29 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
 
     def write(file: BinaryIO) -> None:
         rows.clear()
-        sink, odd = _HashingSink(file), OddRows()
+        sink, odd = HashingSink(file), OddRows()
         writer = TarWriter(sink)
         for item in task.items:
             features, meta = make_sample(task, item)
             rows.append(_write_sample(writer, sink, task, item, (features, meta)))
             odd.add(features, file_part(item.content_hash))
         total["shard_bytes"] = writer.finish()
-        total["shard_sha256"] = sink.shard()
+        total["shard_sha256"] = sink.whole()
         total.update(odd.counts())
 
     storage.atomic_write(storage.join(task.store_uri, task.shard), write)
     return [row | total for row in rows]
+
+
+def damaged_segments(task: ShardTask) -> list[dict[str, Any]]:
+    """Return the staged rows of a task whose bytes are not those that were written."""
+    damaged = []
+    for row in (row for item in task.items for row in item.segments):
+        try:
+            read_segment(task.store_uri, row)
+        except DamagedSegmentError:
+            damaged.append(row)
+    return damaged
 
 
 def set_manifest(rows: list[dict[str, Any]]) -> bytes:
@@ -125,7 +117,7 @@ def make_sample(task: ShardTask, item: ShardItem) -> tuple[npt.NDArray[np.float1
 
 def _write_sample(
     writer: TarWriter,
-    sink: _HashingSink,
+    sink: HashingSink,
     task: ShardTask,
     item: ShardItem,
     sample: tuple[npt.NDArray[np.float16], SampleMeta],
@@ -148,7 +140,7 @@ def _write_sample(
         "duration_s": meta.duration_s,
         "offset": ranges[0][0],
         "size": sum(size for _, size in ranges),
-        "sample_sha256": sink.take_sample(),
+        "sample_sha256": sink.take_part(),
         "state": "live",
     }
 

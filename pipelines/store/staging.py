@@ -4,6 +4,7 @@ A staged range holds `{key}.{segment_index:06d}.features.npy` (num_rows x D floa
 float64 seconds). A tar whose rows were never committed (a kill between the two) is swept at the next start.
 """
 
+import hashlib
 import logging
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +17,8 @@ import polars as pl
 
 from hvlm.data.keys import video_key
 from hvlm.data.samples import array_from_npy, array_to_npy
-from hvlm.data.tar import TarWriter, read_members
-from hvlm.errors import UserError
+from hvlm.data.tar import HashingSink, TarWriter, read_members
+from hvlm.errors import JobError, UserError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.spans import file_part
@@ -31,6 +32,10 @@ FEATURES_FOLDER = "features"
 COPIES_FOLDER, COPY_ENDING = "frames", ".copy"
 # Ends the layout of segments that are made of the decodable part of a damaged video: they go together with no others.
 SALVAGED = ",salvaged"
+
+
+class DamagedSegmentError(JobError):
+    """A staged segment has other bytes than were written."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +86,10 @@ def write_staging_tar(
 
     def write(file: BinaryIO) -> None:
         rows.clear()
-        writer = TarWriter(file)
-        rows.extend(_add_item(writer, item) | {"run_id": run_id, "tar": tar} for item in items)
+        sink = HashingSink(file)
+        writer = TarWriter(sink)
+        for item in items:
+            rows.append(_add_item(writer, item) | {"run_id": run_id, "tar": tar, "sha256": sink.take_part()})
         writer.finish()
 
     storage.atomic_write(storage.join(store_uri, tar), write)
@@ -90,9 +97,20 @@ def write_staging_tar(
 
 
 def read_segment(store_uri: str, row: Mapping[str, Any]) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float64]]:
-    """Return `(features (num_rows, D) float16, times_s (num_rows,))` of a staged row."""
-    members = read_members(storage.read_range(storage.join(store_uri, row["tar"]), row["offset"], row["size"]))
+    """Return `(features (num_rows, D) float16, times_s (num_rows,))` of a staged row.
+
+    Raises:
+        DamagedSegmentError: other bytes than were written.
+        ValueError: the row's numbers are not those of the segment.
+    """
     stem = _stem(row["key"], row["segment_index"])
+    try:
+        data = storage.read_range(storage.join(store_uri, row["tar"]), row["offset"], row["size"])
+    except EOFError as error:
+        raise DamagedSegmentError(f"{row['tar']} is cut short: {error}") from error
+    if row["sha256"] is not None and hashlib.sha256(data).hexdigest() != row["sha256"]:
+        raise DamagedSegmentError(f"segment {stem} in {row['tar']} has other bytes than were written")
+    members = read_members(data)
     features, times_s = (array_from_npy(members[f"{stem}.{name}.npy"]) for name in ("features", "times"))
     if features.shape != (row["num_rows"], row["dim"]) or times_s.shape != (row["num_rows"],):
         raise ValueError(
@@ -136,6 +154,18 @@ def discard_run(store: FeatureStore, run_id: str) -> int:
     if kept.height < staged.height:
         store.replace_staged(kept)
     return staged.height - kept.height
+
+
+def discard_damaged(store: FeatureStore, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Drop staged rows whose bytes are damaged; the next extraction makes these segments again."""
+    damaged = pl.DataFrame([{name: row[name] for name in ("tar", "offset")} for row in rows])
+    store.replace_staged(store.staged().join(damaged, on=["tar", "offset"], how="anti"))
+    videos = sorted({row["video_id"] for row in rows})
+    text = (
+        "%d staged segments in %s have other bytes than were written (e.g. in %s): %d videos (%s) are not published now"
+    )
+    logger.warning(text, len(rows), store.uri, rows[0]["tar"], len(videos), ", ".join(videos[:5]))
+    logger.warning("the next extraction makes these segments again; if it happens often, check the disk")
 
 
 def remove_tars(store: FeatureStore, tars: Iterable[str]) -> None:

@@ -1,9 +1,10 @@
+import hashlib
 import io
 import tarfile
 
 import pytest
 
-from hvlm.data.tar import TarWriter, read_members
+from hvlm.data.tar import HashingSink, TarWriter, read_members
 
 
 def write(members):
@@ -51,3 +52,14 @@ def test_a_range_that_is_cut_short_is_refused():
 
 def test_equal_members_give_equal_bytes():
     assert write(MEMBERS)[0] == write(MEMBERS)[0]
+
+
+def test_the_sink_hashes_the_whole_and_its_parts():
+    buffer = io.BytesIO()
+    sink = HashingSink(buffer)
+    parts = []
+    for data in (b"one", b"two"):
+        sink.write(data)
+        parts.append(sink.take_part())
+    assert parts == [hashlib.sha256(data).hexdigest() for data in (b"one", b"two")]
+    assert sink.whole() == hashlib.sha256(b"onetwo").hexdigest() and buffer.getvalue() == b"onetwo"

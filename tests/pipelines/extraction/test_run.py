@@ -277,7 +277,7 @@ def test_nothing_of_a_run_that_mixed_up_rows_is_published_later(
 
     with monkeypatch.context() as patched:
         patched.setattr(dataset_module, "EncodeStage", MixesBetweenProofs)
-        with pytest.raises(MixedUpError, match="all that this run staged is dropped"):
+        with pytest.raises(MixedUpError, match="what this run staged is dropped"):
             extract(config(**shape))
     store = FeatureStore.open(store_uri)
     assert store.staged().is_empty() and store.samples().is_empty()

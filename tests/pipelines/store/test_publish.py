@@ -473,3 +473,20 @@ def test_the_same_life_on_an_object_store(monkeypatch):
     finally:
         server.stop()
         s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_wrong_bit_in_staging_keeps_its_video_back_until_it_is_made_again(world, caplog):
+    world.add(*ids(4))
+    world.snapshot()
+    world.stage()
+    row = world.store.staged().row(3, named=True)
+    tar = world.root / row["tar"]
+    data = bytearray(tar.read_bytes())
+    data[row["offset"] + 700] ^= 1
+    tar.write_bytes(data)
+    summary = world.publish()
+    assert (summary.published, summary.incomplete) == (3, 1)
+    assert f"1 videos ({row['video_id']}) are not published now" in caplog.text
+    assert world.stage() == 1
+    assert world.publish().published == 1
+    check_contents(world)

@@ -11,7 +11,7 @@ def test_tables_share_the_types_of_shared_columns():
 
 def test_staged_rows_are_staging_items_and_their_place():
     fields = set(StagingItem.__dataclass_fields__) - {"features", "times_s"}
-    assert set(schema.STAGED) == fields | {"run_id", "dim", "tar", "offset", "size"}
+    assert set(schema.STAGED) == fields | {"run_id", "dim", "tar", "offset", "size", "sha256"}
 
 
 def test_only_staged_is_rewritten():

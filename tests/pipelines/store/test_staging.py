@@ -4,11 +4,13 @@ import errno
 import numpy as np
 import polars as pl
 import pytest
+from deltalake import write_deltalake
 
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.lease import LeaseLost
 from pipelines.store.staging import (
+    DamagedSegmentError,
     StagingItem,
     discard_staged,
     read_segment,
@@ -82,6 +84,34 @@ def test_a_catalog_row_that_lies_is_noticed(tmp_path):
     row = write_staging_tar(str(tmp_path), "run", [ITEM])[0]
     with pytest.raises(ValueError, match="the catalog says"):
         read_segment(str(tmp_path), row | {"num_rows": 4})
+
+
+@pytest.mark.parametrize("place", [0, 700, 2047], ids=["header", "features", "padding"])
+def test_a_wrong_bit_or_a_lost_end_of_a_staged_range_is_noticed(tmp_path, place):
+    whole, row = write_staging_tar(str(tmp_path), "run", [EMPTY, ITEM])
+    tar = tmp_path / row["tar"]
+    data = bytearray(tar.read_bytes())
+    data[row["offset"] + place] ^= 1
+    tar.write_bytes(data)
+    assert read_segment(str(tmp_path), whole)[0].shape == (0, 2)
+    with pytest.raises(DamagedSegmentError, match="other bytes than were written"):
+        read_segment(str(tmp_path), row)
+    tar.write_bytes(data[: row["offset"] + 100])
+    with pytest.raises(DamagedSegmentError, match="cut short"):
+        read_segment(str(tmp_path), row)
+
+
+def test_a_store_that_knew_no_sha256_of_staged_ranges_goes_on(tmp_path):
+    world = World(tmp_path)
+    world.add(*ids(3))
+    world.snapshot()
+    world.stage(skip=[("video001", 2)])
+    old = world.store.staged().drop("sha256")
+    write_deltalake(world.store.table_uri("staged"), old, mode="overwrite", schema_mode="overwrite")
+    assert world.store.staged()["sha256"].null_count() == old.height
+    assert world.stage() == 2
+    assert world.store.staged()["sha256"].null_count() == old.height
+    assert world.publish().published == 3
 
 
 def test_the_sweep_takes_what_nothing_names_and_nothing_else(tmp_path):
