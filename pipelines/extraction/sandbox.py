@@ -182,7 +182,6 @@ class Sandbox:
             if memory is not None:
                 socket.send_fds(child.socket, [b"m"], [memory])
             if not child.connection.poll(num_turns * self.limits.timeout_s):
-                self.close()
                 limit = "" if num_turns == 1 else f"{num_turns} × "
                 limit += f"decode.limits.timeout_s={self.limits.timeout_s:g} s"
                 message = f"{path}: still at it after {limit}; killed"
@@ -192,6 +191,9 @@ class Sandbox:
             code = child.process.wait()
             self.close()
             raise _ChildDied(code) from error
+        except BaseException:  # a time limit, a cancelled task: its late answer would pass for that of the next request
+            self.close()
+            raise
 
     def _living_child(self) -> _Child:
         if self._child is None or self._child.process.poll() is not None:

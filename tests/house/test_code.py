@@ -13,6 +13,7 @@ BROAD_EXCEPT_ALLOWED = {
     "jobs/entry.py": "the top of every job, for the exit code",
     "pipelines/extraction/decode_stage.py": "whatever a decoder or a storage library raises becomes a quarantine row",
     "pipelines/extraction/encode_stage.py": "whatever a model raises becomes the quarantine row of its video",
+    "pipelines/extraction/sandbox.py": "whatever interrupts a request ends the child, and is raised as it is",
     "pipelines/extraction/sandbox_child.py": "whatever a decoder raises is answered to the parent as a failure",
     "pipelines/ray_tasks.py": "looks for an error of ours behind Ray's wrappers; raises all others as they are",
     "pipelines/store/snapshot.py": "whatever a remote storage library raises becomes the failure row of its video",

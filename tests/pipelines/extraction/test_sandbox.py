@@ -114,6 +114,23 @@ c.decode_views = decode_views
     assert np.array_equal(frames(sandbox, video), wanted) and once.exists()
 
 
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError])
+def test_an_interrupted_request_leaves_no_answer_for_the_next(
+    sandbox: Sandbox, video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
+) -> None:
+    other = str(write_video(tmp_path / "other.mp4", seconds=3.0))
+    sandbox.probe(video)
+
+    def interrupted(self: object, timeout: float = 0.0) -> bool:
+        raise interruption
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.extraction.sandbox.Connection.poll", interrupted)
+        with pytest.raises(interruption):
+            sandbox.probe(video)
+    assert sandbox.probe(other) == probe_video(other) != probe_video(video)
+
+
 def test_too_many_frames_are_refused_before_they_are_decoded(video: str) -> None:
     small = Sandbox(DecodeLimits(output_gib=1e-6))
     with pytest.raises(VideoError, match=r"output_gib=1e-06; lower segment_s") as caught:
