@@ -1,8 +1,8 @@
 """Stage 2 of extraction, 1:1, an actor pool per encoder: frames become features; frames are dropped here.
 
 A batch holds several segments of any videos, and the encoder sees all their clips as one array; every row gets back
-exactly its own rows. Now and then that is proved: a few clips are encoded again, each alone, and compared with what
-their rows got.
+exactly its own rows. Now and then that is proved: a few clips are cut and encoded again, each alone, and compared with
+what their rows got.
 """
 
 import logging
@@ -15,7 +15,7 @@ import torch
 from hvlm.encoders.base import Encoder, is_out_of_memory
 from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
-from hvlm.video.views import FrameView, cut_clips
+from hvlm.video.views import FrameView, clip_positions, cut_clips
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of, replace_column
 from pipelines.extraction.config import EncoderConfig
 
@@ -64,7 +64,7 @@ def encode_table(table: pa.Table, name: str, encoder: Encoder, prove: bool = Fal
         for row, clip in clips.items():
             outcome |= _encode_alone(encoder, row, clip)
     if prove:
-        _prove(encoder, clips, outcome)
+        _prove(table, name, encoder, {row: len(clip) for row, clip in clips.items()}, outcome)
     errors = table.column(ERROR).to_pylist()
     features: list[bytes | None] = [None] * table.num_rows
     for row, result in outcome.items():
@@ -111,17 +111,23 @@ def _encode_alone(encoder: Encoder, row: int, clips: np.ndarray) -> dict[int, by
         return {row: VideoError(reason, f"{type(error).__name__}: {error}", permanent=not memory)}
 
 
-def _prove(encoder: Encoder, clips: dict[int, np.ndarray], outcome: dict[int, bytes | VideoError]) -> None:
-    """Encode a few clips again, each alone, and compare them with what their rows got."""
-    where = [(row, clip) for row in clips if isinstance(outcome[row], bytes) for clip in range(len(clips[row]))]
+def _prove(
+    table: pa.Table, name: str, encoder: Encoder, num_clips: dict[int, int], outcome: dict[int, bytes | VideoError]
+) -> None:
+    """Cut a few clips anew from the rows' frames, encode each alone, and compare them with what their rows got."""
+    where = [
+        (row, clip) for row, number in num_clips.items() if isinstance(outcome[row], bytes) for clip in range(number)
+    ]
     chosen = np.random.default_rng(len(where)).permutation(len(where))[:_CHECKED_CLIPS]
     for row, clip in (where[position] for position in chosen):
         stored = np.frombuffer(outcome[row], np.float16).reshape(-1, encoder.dim).astype(np.float32)  # type: ignore[arg-type]
-        alone = encoder.encode(clips[row][clip : clip + 1])[0].astype(np.float32)
-        got = stored[clip] if len(stored) == len(clips[row]) else np.full_like(alone, np.inf)
+        frames: np.ndarray = frames_of(table, name, row, encoder.view.crop)  # type: ignore[assignment]
+        own = frames[clip_positions(num_clips[row], encoder.view)[clip]]  # not by `cut_clips`: it is judged too
+        alone = encoder.encode(own[None])[0].astype(np.float32)
+        got = stored[clip] if len(stored) == num_clips[row] else np.full_like(alone, np.inf)
         if not float(np.linalg.norm(got - alone)) <= _SAME_WITHIN * float(np.linalg.norm(alone)):
             raise MixedUpError(
-                f"clip {clip} of a row with {len(clips[row])} clips has other features alone than in its batch; rows "
+                f"clip {clip} of a row with {num_clips[row]} clips has other features alone than in its batch; rows "
                 "were mixed up or the encoder depends on its batch; what this run staged is dropped, please report it"
             )
 

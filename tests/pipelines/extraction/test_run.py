@@ -13,6 +13,7 @@ import pytest
 
 from hvlm.errors import UserError
 from pipelines.extraction import dataset as dataset_module
+from pipelines.extraction import encode_stage
 from pipelines.extraction import run as run_module
 from pipelines.extraction.chaos import compare, describe
 from pipelines.extraction.config import ExtractConfig
@@ -283,3 +284,57 @@ def test_nothing_of_a_run_that_mixed_up_rows_is_published_later(
     assert store.staged().is_empty() and store.samples().is_empty()
     extract(config(**shape))
     assert compare(describe(undisturbed.store_uri), describe(store_uri)) == []
+
+
+@pytest.mark.parametrize(
+    ("mutation", "error", "said"),
+    [
+        ("permuted", MixedUpError, "other features alone"),
+        ("shifted", MixedUpError, "other features alone"),
+        ("clip lost", ErrorBudgetExceeded, "none of 6 videos.*4 × encoder_error"),
+        ("clip doubled", ErrorBudgetExceeded, "none of 6 videos.*4 × encoder_error"),
+        ("zeroed", ErrorBudgetExceeded, "none of 6 videos.*4 × encoder_error"),
+        ("row lost", RowConservationError, "neither came out nor failed"),
+        ("row doubled", RowConservationError, "came out twice"),
+    ],
+)
+def test_the_running_job_catches_every_mutation(
+    ray_cluster: None,
+    config: Config,
+    monkeypatch: pytest.MonkeyPatch,
+    mutation: str,
+    error: type[Exception],
+    said: str,
+) -> None:
+    def of_features(features: np.ndarray) -> np.ndarray:
+        if mutation == "permuted" and len(features) > 1:
+            return features[::-1]
+        if mutation == "clip lost":
+            return features[1:]
+        if mutation == "clip doubled":
+            return np.concatenate([features, features[:1]])
+        return features * (np.arange(len(features)) > 0)[:, None] if mutation == "zeroed" else features
+
+    class Mutated(EncodeStage):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            sound = self._encoder.encode
+            self._encoder.encode = lambda clips: of_features(sound(clips))  # type: ignore[method-assign]
+            if mutation == "shifted":  # in this actor's process only
+                cut = encode_stage.cut_clips
+                encode_stage.cut_clips = lambda *of: np.roll(cut(*of), 1, axis=0)
+
+        def __call__(self, table: pa.Table) -> pa.Table:
+            table = super().__call__(table)
+            table = table.slice(1) if mutation == "row lost" else table
+            return pa.concat_tables([table, table.slice(0, 1)]) if mutation == "row doubled" else table
+
+    monkeypatch.setattr(dataset_module, "EncodeStage", Mutated)
+    batch = {"segments_per_batch": 1 if mutation == "zeroed" else 2, "encoder_threads": 1}  # alone, each has its zero
+    shape = config(encoders=config_encoders(fps=4.0), resources=batch)
+    with pytest.raises(error, match=f"(?s){said}"):
+        extract(shape)
+    store = FeatureStore.open(shape.store_uri)
+    assert store.samples().is_empty()
+    # Of a lost or doubled row the others are right, and stay; what else is wrong must not even be staged.
+    assert error is RowConservationError or store.staged().is_empty()
