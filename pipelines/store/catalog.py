@@ -234,6 +234,10 @@ class FeatureStore:
         """Return where a table of the catalog lies."""
         return storage.join(self.uri, "catalog", name)
 
+    def lease_token(self) -> str:
+        """Return what proves to `lease.require_token` that this job holds the lease; empty while none was taken."""
+        return self._lease.token if self._lease is not None else ""
+
     def check_lease(self) -> None:
         """Do nothing while the lease is ours, or while none was taken; called before every commit.
 

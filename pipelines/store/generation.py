@@ -44,7 +44,11 @@ class ShardItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardTask:
-    """One shard to write: a work item that can travel to a worker."""
+    """One shard to write: a work item that can travel to a worker.
+
+    Args:
+        lease_token: of the job that gives the task (see `FeatureStore.lease_token`).
+    """
 
     store_uri: str
     commit: int
@@ -56,6 +60,7 @@ class ShardTask:
     split: str
     shard: str
     items: tuple[ShardItem, ...]
+    lease_token: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +174,7 @@ def plan_generation(
 
 
 def shard_tasks(
-    plan: GenerationPlan, frames: StoreFrames, encoders: Mapping[str, Any], store_uri: str
+    plan: GenerationPlan, frames: StoreFrames, encoders: Mapping[str, Any], store_uri: str, lease_token: str = ""
 ) -> list[ShardTask]:
     """Return one task per shard, sorted by name.
 
@@ -197,6 +202,7 @@ def shard_tasks(
                 split=placements[0].split,
                 shard=f"{set_folder(encoder, column.fingerprint, gen)}/{name}.tar",
                 items=tuple(sources.item(placement.video_id, encoder) for placement in ordered),
+                lease_token=lease_token,
             )
         )
     return tasks

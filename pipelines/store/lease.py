@@ -97,6 +97,11 @@ class Lease:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
+    @property
+    def token(self) -> str:
+        """The name of this taking; workers prove by it that their job still holds the lease."""
+        return self._token
+
     def __enter__(self) -> "Lease":
         self._table = _open_table(self._uri)
         held = _read(self._table)
@@ -187,6 +192,19 @@ class Lease:
             return False
         self._holder = holder
         return True
+
+
+def require_token(store_uri: str, token: str) -> None:
+    """Do nothing while the job that took the lease under this token has it; for its workers, which have no `Lease`.
+
+    Raises:
+        LeaseLost: the job has given it back, or another one has taken it over.
+    """
+    found = _read(DeltaTable(storage.join(store_uri, "catalog", "lease")))
+    if found is None or found.token != token:
+        raise LeaseLost(
+            f"the job of this worker holds the lease on {store_uri} no more; the worker's shard is discarded"
+        )
 
 
 def _with(holder: Holder, **changes: float | str) -> Holder:

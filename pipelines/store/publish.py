@@ -119,7 +119,7 @@ def publish(
         frames = store.frames(full=True)
     plan = plan_generation(frames, readiness, fingerprints, config.splits, config.target_shard_bytes)
     _check_conservation(frames, plan)
-    tasks = shard_tasks(plan, frames, encoders, store.uri) if plan.placements else []
+    tasks = shard_tasks(plan, frames, encoders, store.uri, store.lease_token()) if plan.placements else []
     if tasks:
         describe_encoders(store.uri, encoders)
         remember_packing(store, config.target_shard_bytes)

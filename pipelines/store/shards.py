@@ -15,6 +15,7 @@ from hvlm.errors import JobError
 from infra import storage
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import ShardItem, ShardTask
+from pipelines.store.lease import require_token
 from pipelines.store.odd_rows import OddRows
 from pipelines.store.spans import file_part
 from pipelines.store.staging import SALVAGED, DamagedSegmentError, read_segment
@@ -33,6 +34,7 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
         ValueError: staged segments that do not join, or features of another dimension.
         DamagedShardError: features that were to be copied from a published shard are lost or damaged.
         DamagedSegmentError: a staged segment has other bytes than were written.
+        LeaseLost: the job that gave the task holds the lease no more; nothing is left under the final name.
         UserError: the disk is full; nothing is left under the final name.
     """
     rows: list[dict[str, Any]] = []
@@ -49,6 +51,8 @@ def write_shard(task: ShardTask) -> list[dict[str, Any]]:
         total["shard_bytes"] = writer.finish()
         total["shard_sha256"] = sink.whole()
         total.update(odd.counts())
+        if task.lease_token:  # a job that died may leave a worker, whose late shard must not replace another job's
+            require_token(task.store_uri, task.lease_token)
 
     storage.atomic_write(storage.join(task.store_uri, task.shard), write)
     return [row | total for row in rows]

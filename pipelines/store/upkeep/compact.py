@@ -221,7 +221,7 @@ def _write(store: FeatureStore, samples: pl.DataFrame, move: _Move, run_tasks: R
         plan = GenerationPlan(
             done=none, placements=placements, failed=none, incomplete=none, tombstones=(), commit=number
         )
-        tasks = shard_tasks(plan, move.frames, columns, store.uri)
+        tasks = shard_tasks(plan, move.frames, columns, store.uri, store.lease_token())
         written = [row for result in run_tasks(write_shard, tasks) for row in result]
         check_written(plan, tasks, written)
         rows += written

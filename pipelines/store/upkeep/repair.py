@@ -287,6 +287,7 @@ class _Items:
             split=row["split"],
             shard=f"{folder}/{row['shard'].rpartition('/')[2]}",
             items=items,
+            lease_token=self._store.lease_token(),
         )
 
     def made_again(self, row: Mapping[str, Any]) -> bytes | None:

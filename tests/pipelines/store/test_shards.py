@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -9,12 +10,15 @@ import numpy as np
 import pytest
 import webdataset
 
+from hvlm.data.tar import TarWriter
 from hvlm.errors import JobError
+from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import plan_generation, readiness_of, shard_tasks
+from pipelines.store.lease import Holder, LeaseLost
 from pipelines.store.shards import DamagedShardError, cut_segments, set_manifest, write_shard
 from pipelines.store.staging import StagingItem, write_staging_tar
 from tests.pipelines.store.test_staging import ITEM
-from tests.pipelines.store.world import BOTH, CONFIG, World, ids, planted_features
+from tests.pipelines.store.world import BOTH, CONFIG, World, ids, planted_features, tree
 
 FINGERPRINTS = {name: column.fingerprint for name, column in BOTH.items()}
 
@@ -32,7 +36,7 @@ def tasks_of(world):
     frames = world.store.frames(full=True)
     readiness = readiness_of(frames, FINGERPRINTS, CONFIG.splits)
     plan = plan_generation(frames, readiness, FINGERPRINTS, CONFIG.splits, 10**9)
-    return shard_tasks(plan, frames, BOTH, str(world.root))
+    return shard_tasks(plan, frames, BOTH, str(world.root), world.store.lease_token())
 
 
 def test_rows_say_what_was_written_and_a_second_writing_gives_the_same_bytes(world):
@@ -170,3 +174,28 @@ def test_the_manifest_of_a_set_describes_its_files(world):
     assert (found["encoder"], found["gen"], found["fingerprint"]) == (task.encoder, 1, task.fingerprint)
     assert [sample["key"] for sample in found["shards"][name]["samples"]] == members
     assert found["shards"][name]["samples"][0]["span_s"] == [0.0, 30.0]
+
+
+def test_the_late_shard_of_a_job_that_lost_the_store_replaces_nothing(world, monkeypatch):
+    finish, first, second, written = TarWriter.finish, world.store, FeatureStore.open(str(world.root)), []
+    monkeypatch.setattr(Holder, "is_gone", lambda self, now_s: True)  # whoever holds it, is dead
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(first.writing("the first job"))
+        late = tasks_of(world)[0]
+
+        def taken_over(writer):
+            """The first job's worker has read and written everything; its shard only lacks its name."""
+            monkeypatch.setattr(TarWriter, "finish", finish)
+            stack.enter_context(second.writing("the second job"))
+            world.store = second
+            world.add(*ids(6), summary="changed")
+            world.snapshot()
+            written.extend(write_shard(tasks_of(world)[0]))
+            return finish(writer)
+
+        monkeypatch.setattr(TarWriter, "finish", taken_over)
+        with pytest.raises(LeaseLost, match="discarded"):
+            write_shard(late)
+        assert tree(world.root) == {late.shard: written[0]["shard_sha256"]}
+    with pytest.raises(LeaseLost, match="discarded"):
+        write_shard(late)  # nobody holds it any more
