@@ -1,7 +1,8 @@
 """Counts the feature rows of a shard that look wrong: a dead encoder or mixed-up videos show here, video by video not.
 
 - constant: all values of the row are equal;
-- repeated: equal, bit for bit, to another row of the same video (a still picture does that);
+- repeated: equal, bit for bit, to another row of the same video (a still picture does that; ten videos do not, unless a
+  decoder gives one frame again and again);
 - shared: equal to a row of a video with another content (two black frames do that; whole videos do not).
 NaN, infinity and rows of zeros are no matter of counting: the encode stage refuses them.
 """
@@ -16,10 +17,11 @@ import numpy.typing as npt
 from hvlm.errors import JobError
 
 FEWEST_ROWS = 100  # a shard of fewer rows is not judged
+FEWEST_VIDEOS = 10  # and one of fewer samples not by its repeated rows: a single still video must not stop a publish
 
 
 class OddRowsError(JobError):
-    """Too many rows of a shard are constant or shared between videos: nothing of this publish is committed."""
+    """Too many rows of a shard are constant, shared or repeated: nothing of this publish is committed."""
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class OddRows:
 
 
 def check_odd_rows(rows: Iterable[Mapping[str, Any]], max_fraction: float) -> None:
-    """Refuse shards of which more than `max_fraction` of the rows are constant or shared.
+    """Refuse shards of which more than `max_fraction` of the rows are constant, shared or repeated.
 
     Args:
         rows: of `write_shard`.
@@ -58,17 +60,20 @@ def check_odd_rows(rows: Iterable[Mapping[str, Any]], max_fraction: float) -> No
     Raises:
         OddRowsError: naming the shard and its counts.
     """
-    shards: dict[str, tuple[int, int, int]] = {}
+    shards: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        num_rows = shards.get(row["shard"], (0, 0, 0))[0] + row["num_rows"]
-        shards[row["shard"]] = (num_rows, row["num_constant"], row["num_shared"])
-    for shard, (num_rows, constant, shared) in shards.items():
-        if num_rows >= FEWEST_ROWS and max(constant, shared) > max_fraction * num_rows:
+        shards.setdefault(row["shard"], []).append(row)
+    for shard, samples in shards.items():
+        num_rows = sum(sample["num_rows"] for sample in samples)
+        constant, shared, repeated = (samples[0][f"num_{kind}"] for kind in ("constant", "shared", "repeated"))
+        judged = max(constant, shared, repeated if len(samples) >= FEWEST_VIDEOS else 0)
+        if num_rows >= FEWEST_ROWS and judged > max_fraction * num_rows:
             discard = f"store_uri=… action=discard encoder={shard.split('/')[1]}"
             raise OddRowsError(
-                f"of the {num_rows} feature rows of {shard}, {constant} are constant and {shared} are equal to a row "
-                f"of another video, more than publish.max_odd_fraction={max_fraction:g}; nothing is published. If the "
-                "encoder is broken (weights, precision), correct it; if it only worked wrongly once (a faulty device), "
+                f"of the {num_rows} feature rows of {shard}, {constant} are constant, {shared} are equal to a row "
+                f"of another video and {repeated} to one of the same, more than "
+                f"publish.max_odd_fraction={max_fraction:g}; nothing is published. If the encoder is broken "
+                "(weights, precision), correct it; if it only worked wrongly once (a faulty device), "
                 f"`python -m jobs.quarantine --config jobs/configs/quarantine.yaml {discard}` discards what it staged, "
-                "and the next extraction makes it anew; if the videos have much in common, raise the limit"
+                "and the next extraction makes it anew; if the videos are still or much alike, raise the limit"
             )

@@ -40,7 +40,7 @@ class PublishConfig(Config):
     Args:
         target_shard_bytes: a shard is cut before it passes this, summed over the encoders of the configuration.
         max_odd_fraction: nothing is published when more than this share of a shard's rows is constant, or equal to a
-            row of another video.
+            row of another video, or, in a shard of ten videos or more, to a row of the same video.
         splits: how videos are spread over train, dev, val and test.
     """
 
@@ -107,7 +107,7 @@ def publish(
 
     Raises:
         RuntimeError: rows were lost.
-        OddRowsError: too many rows of a shard are constant or stand in several videos.
+        OddRowsError: too many rows of a shard are constant, or stand in several videos or more than once.
         JobError: another job published meanwhile.
         UserError: the disk is full.
     """

@@ -30,7 +30,7 @@ def test_rows_that_differ_in_one_bit_are_not_equal():
 
 
 def rows_of(shard, num_rows, **counts):
-    return {"shard": shard, "num_rows": num_rows, "num_constant": 0, "num_shared": 0} | counts
+    return {"shard": shard, "num_rows": num_rows, "num_constant": 0, "num_shared": 0, "num_repeated": 0} | counts
 
 
 @pytest.mark.parametrize("kind", ["num_constant", "num_shared"])
@@ -41,6 +41,14 @@ def test_a_shard_with_too_many_odd_rows_is_refused_by_name(kind):
     with pytest.raises(OddRowsError, match=r"120 feature rows of .*b\.tar.*61.*max_odd_fraction=0\.5") as caught:
         check_odd_rows([*good, *bad], 0.5)
     assert "action=discard encoder=clip-1a2b3c4d" in str(caught.value)
+
+
+def test_repeated_rows_are_refused_in_many_videos_and_not_in_few():
+    still = [rows_of("features/clip-1a2b3c4d/gen-000001/a.tar", 60, num_repeated=590) for _ in range(10)]
+    check_odd_rows(still[:9], 0.5)
+    check_odd_rows(still, 0.99)
+    with pytest.raises(OddRowsError, match=r"600 feature rows of .* 590 to one of the same"):
+        check_odd_rows(still, 0.5)
 
 
 def test_a_shard_of_few_rows_is_not_judged():
