@@ -5,7 +5,7 @@ whether the frame stands upright; the other 16 cells are the bits of the frame n
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ TINT = np.array([1.0, 0.9, 0.8])  # so that a decoder which swaps colours differ
 class Recipe:
     """What to encode. `pts` are in `time_base` units; frames are stored unrotated, as a camera does.
 
-    `decoys` are sizes of video streams that stand before the numbered one; their numbers start at DECOY. The
-    numbered stream alone has the default disposition.
+    `decoy` is the size of another video stream, whose numbers start at DECOY; it stands before the numbered one, or
+    behind. The numbered stream alone has the default disposition (AVI knows none: there the first is taken).
     """
 
     pts: tuple[int, ...]
@@ -38,7 +38,8 @@ class Recipe:
     rotation: int = 0
     options: dict[str, str] = field(default_factory=dict)
     container_options: dict[str, str] = field(default_factory=dict)
-    decoys: tuple[tuple[int, int], ...] = ()
+    decoy: tuple[int, int] | None = None
+    decoy_first: bool = True
 
 
 def draw_number(number: int, width: int, height: int) -> np.ndarray:
@@ -66,8 +67,9 @@ def read_number(frame: np.ndarray) -> int:
 def write_video(path: Path, recipe: Recipe) -> Path:
     """Encode frames 0..len(pts)-1 of `recipe` and return `path`."""
     with av.open(str(path), "w", options=recipe.container_options) as container:
-        streams = [(_add_stream(container, recipe, size, 0), DECOY) for size in recipe.decoys]
-        streams.append((_add_stream(container, recipe, recipe.size, Disposition.default), 0))
+        added = [(recipe.decoy, 0, DECOY)] if recipe.decoy else []
+        added.insert(len(added) if recipe.decoy_first else 0, (recipe.size, Disposition.default, 0))
+        streams = [(_add_stream(container, recipe, size, default), first) for size, default, first in added]
         for number, pts in enumerate(recipe.pts):
             for stream, first in streams:
                 container.mux(stream.encode(_draw_frame(first + number, pts, stream, recipe)))
@@ -105,6 +107,7 @@ VP9 = {"g": "12", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag
 X265 = "keyint=12:log-level=none:bframes=3"
 CFR = tuple(range(0, 60 * 40, 40))
 VFR = tuple(int(40 * k + 37 * (k // 7) + 11 * (k % 3)) for k in range(60))
+AVI = Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "cfr": ("mp4", Recipe(pts=CFR, options={"g": "12", "bf": "0"})),
     "bframes": ("mp4", Recipe(pts=CFR, options=X264)),
@@ -140,9 +143,10 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "vp9_altref": ("webm", Recipe(pts=CFR, codec="libvpx-vp9", options=VP9)),
     "av1": ("mkv", Recipe(pts=CFR, codec="libsvtav1", options={"g": "12", "preset": "10"})),
     "vp8": ("webm", Recipe(pts=CFR, codec="libvpx", options=VP8)),
-    "mpeg4_avi": ("avi", Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)),
-    "two_streams": ("mp4", Recipe(pts=CFR, options=X264, decoys=((320, 256),))),
-    "two_streams_mkv": ("mkv", Recipe(pts=CFR, options=X264, decoys=((320, 256),))),
+    "mpeg4_avi": ("avi", AVI),
+    "two_streams_avi": ("avi", replace(AVI, decoy=(320, 256), decoy_first=False)),
+    "two_streams": ("mp4", Recipe(pts=CFR, options=X264, decoy=(320, 256))),
+    "two_streams_mkv": ("mkv", Recipe(pts=CFR, options=X264, decoy=(320, 256))),
     "mpeg4_bframes": ("mp4", Recipe(pts=CFR, codec="mpeg4", options=MPEG4)),
 }
 
