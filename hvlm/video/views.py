@@ -57,16 +57,6 @@ def num_rows(num_samples: int, view: FrameView) -> int:
     return max(1, (num_samples - view.clip_frames) // view.clip_stride + 1)
 
 
-def clip_positions(rows: int, view: FrameView) -> npt.NDArray[np.int64]:
-    """Where the frames of each row stand among those that `rows` successive rows need: int64 (rows, clip_frames).
-
-    Samples between two clips that belong to none (clip_stride above clip_frames) are not among them.
-    """
-    stride = min(view.clip_stride, view.clip_frames)
-    starts: npt.NDArray[np.int64] = np.arange(rows, dtype=np.int64) * stride
-    return starts[:, None] + np.arange(view.clip_frames, dtype=np.int64)[None, :]
-
-
 def cut_clips(frames: npt.NDArray[np.uint8], rows: int, view: FrameView) -> npt.NDArray[np.uint8]:
     """Clips (rows, clip_frames, H, W, 3) of decoded frames (F, H, W, 3), F as planned for `rows` rows.
 
