@@ -8,7 +8,6 @@ import errno
 import logging
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from hvlm.errors import Reason, UserError, VideoError
+from infra import scratch
 from infra.listing import find_below
 from infra.retries import is_transient, retrying
 
@@ -181,8 +181,7 @@ def atomic_write(uri: str, content: bytes | Callable[[BinaryIO], object]) -> Non
         if local:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         else:
-            handle, temp = tempfile.mkstemp(prefix="hvlm-")
-            os.close(handle)
+            temp = scratch.make_file()
         _fill(temp, content)
         if local:
             os.replace(temp, path)
@@ -236,7 +235,7 @@ def local_copy(uri: str) -> Iterator[Path]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         yield Path(path)
         return
-    folder = tempfile.mkdtemp(prefix="hvlm-")
+    folder = scratch.make_folder()
     try:
         copy = Path(folder) / (os.path.basename(path) or "file")
         retrying(uri, lambda: _download(fs, path, copy, uri))

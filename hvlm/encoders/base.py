@@ -131,3 +131,12 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def is_device_fault(error: Exception) -> bool:
+    """Return whether the GPU itself failed: after such an error every later call of the process fails too.
+
+    torch raises `AcceleratorError` since 2.8, before it (and of cuBLAS still) a plain RuntimeError of the same words.
+    """
+    accelerator = getattr(torch, "AcceleratorError", ())
+    return isinstance(error, accelerator) or (isinstance(error, RuntimeError) and "CUDA error" in str(error))

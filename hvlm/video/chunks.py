@@ -62,7 +62,10 @@ def read_chunks(reader: PacketReader, run: Run, request: FrameRequest) -> Iterat
 
     Raises:
         VideoError: truncated, after the frames before it, when the packet of a wanted frame is missing.
+        ValueError: the frames have to be counted: see `backend_for`.
     """
+    if request.counted:
+        raise ValueError(f"{request.path} has no pts by which its packets could be told apart")
     wanted = run.frame_pts
     for cut in _cuts(reader.read_run(run, counted=False), run.seek_pts):
         stored = np.sort(np.array([packet.pts for packet in cut.packets], np.int64))

@@ -23,10 +23,21 @@ class DecoderBackend(Protocol):
     def decode(self, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
         """Yield each wanted frame once, in order: upright RGB uint8 (H, W, 3), valid until the next is asked for.
 
+        Requests whose frames are counted go to PyAV alone (`backend_for`).
+
         Raises:
             VideoError: truncated when a wanted frame cannot be decoded; unreadable, storage_* as `open_video`.
         """
         ...
+
+
+def backend_for(name: BackendName, counted: bool) -> BackendName:
+    """Which backend decodes a file where `name` is configured: PyAV where frames have to be counted.
+
+    torchcodec finds frames by pts, and decord cannot be told which of several streams to count. PyAV returns the frames
+    they would, and its version is in their fingerprints too.
+    """
+    return "pyav" if counted else name
 
 
 def get_backend(name: BackendName) -> DecoderBackend:
@@ -84,8 +95,8 @@ def decode_views(
     )
     if len(request.frame_index) == 0:
         return frames
-    done = 0
-    for number, frame in zip(request.frame_index.tolist(), get_backend(backend_name).decode(request), strict=False):
+    done, backend = 0, get_backend(backend_for(backend_name, segment.counted))
+    for number, frame in zip(request.frame_index.tolist(), backend.decode(request), strict=False):
         for name, plan in segment.views.items():
             first, end = np.searchsorted(plan.frame_index, (number, number + 1))
             if end > first:

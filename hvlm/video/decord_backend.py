@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from decord._ffi.base import DECORDLimitReachedError
 
-from hvlm.errors import Reason, VideoError
 from hvlm.video.chunks import read_batches, read_chunks
 from hvlm.video.index import open_video
 from hvlm.video.packets import FrameRequest, PacketReader, Run, plan_runs, truncated
@@ -36,11 +35,10 @@ class DecordBackend:
         done = 0
         try:
             with open_video(request.path) as container:
-                decode_run = _decode_counted if request.counted else _decode_run
                 stream = container.streams[request.stream_index]
                 reader = PacketReader(container, stream, request.path)
                 for run in plan_runs(request):
-                    for frame in decode_run(reader, run, request):
+                    for frame in _decode_run(reader, run, request):
                         yield frame
                         done += 1
         except (decord.DECORDError, DECORDLimitReachedError) as error:
@@ -68,19 +66,6 @@ def _decode_run(reader: PacketReader, run: Run, request: FrameRequest) -> Iterat
 
 def _get_batch(video: Any, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     return video.get_batch(numbers).asnumpy()
-
-
-def _decode_counted(reader: PacketReader, run: Run, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
-    """Containers without pts (AVI): decord reads the file itself, every frame, because its skipping seeks."""
-    streams = [stream.index for stream in reader.container.streams.video]
-    if len(streams) > 1:
-        message = f"{request.path}: decord cannot be told which of the video streams {streams} to take; use pyav"
-        raise VideoError(Reason.UNSUPPORTED_CODEC, message)
-    video, wanted = decord.VideoReader(request.path, num_threads=1), set(run.frame_index.tolist())
-    for number in range(min(len(video), max(wanted) + 1)):
-        frame = video.next()
-        if number in wanted:
-            yield frame.asnumpy()
 
 
 def _reason(error: Exception) -> str:

@@ -44,7 +44,7 @@ class VideoIndex:
 
     Args:
         path: local file.
-        stream_index: the stream FFmpeg calls best (default disposition, then pixels, then bit rate).
+        stream_index: the stream FFmpeg calls best (default disposition, then stated bit rate, then the first).
         codec: name of the codec, e.g. "h264".
         width: pixels of the upright frame.
         height: pixels of the upright frame.

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-from hvlm.errors import Reason, UserError, VideoError
+from hvlm.errors import UserError
 from hvlm.video.chunks import Chunk, read_batches, read_chunks
 from hvlm.video.index import open_video
 from hvlm.video.packets import FrameRequest, PacketReader, plan_runs, truncated
@@ -52,14 +52,7 @@ class TorchCodecBackend:
         )
 
     def decode(self, request: FrameRequest) -> Iterator[npt.NDArray[np.uint8]]:
-        """See `DecoderBackend.decode`.
-
-        Raises:
-            VideoError: unsupported_codec, for files without pts (AVI, raw streams): torchcodec finds frames by pts.
-        """
-        if request.counted:
-            message = f"{request.path}: its container stores no pts, by which torchcodec finds frames; use pyav"
-            raise VideoError(Reason.UNSUPPORTED_CODEC, message)
+        """See `DecoderBackend.decode`."""
         done = 0
         try:
             with open_video(request.path) as container:

@@ -9,12 +9,14 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 
 from hvlm.errors import Reason, UserError, VideoError
+from hvlm.video.decoding import backend_for
 from hvlm.video.index import VideoIndex
 from hvlm.video.packets import BackendName
 from hvlm.video.sampling import sample_frames
@@ -140,6 +142,8 @@ class Decoder:
     ) -> pa.Table:
         views = {name: self.views[name] for name in needed}
         wanted = replace(segment, views={name: segment.views[name] for name in needed})
+        if backend_for(self.backend, index.counted) != self.backend:
+            _warn_once(self.backend)
         frames = process_sandbox(self.limits).decode(self.backend, index, wanted, views)
         values: dict[str, Any] = {
             **identity,
@@ -155,6 +159,15 @@ class Decoder:
             values[column(name, "times")] = plan.row_time_s
             values[column(name, "timing")] = _timing(index, view, plan).to_json()
         return row_table(list(self.views), values)
+
+
+@cache
+def _warn_once(backend: BackendName) -> None:
+    logger.warning(
+        "decode.backend=%s cannot decode files that store no time stamps (AVI, raw streams) right: PyAV decodes these, "
+        "into the same frames",
+        backend,
+    )
 
 
 def _check_unchanged(work: dict[str, Any]) -> None:

@@ -6,13 +6,15 @@ what their rows got.
 """
 
 import logging
+import os
+import socket
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from hvlm.encoders.base import Encoder, is_out_of_memory
+from hvlm.encoders.base import Encoder, is_device_fault, is_out_of_memory
 from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.views import FrameView, clip_positions, cut_clips
@@ -33,6 +35,10 @@ class MixedUpError(JobError):
     """A row did not get the features of its clips: a defect of the program; the run's staged rows are dropped."""
 
 
+class DeviceFault(JobError):
+    """A GPU failed: no fault of any video, and nothing more can be encoded on it."""
+
+
 class EncodeStage:
     """One actor of an encoder's pool; it holds the model."""
 
@@ -51,6 +57,7 @@ def encode_table(table: pa.Table, name: str, encoder: Encoder, prove: bool = Fal
     """Return the table with `{name}.features` filled (float16, (num_rows, D)) and `{name}.frames` emptied.
 
     Raises:
+        DeviceFault: the encoder's GPU failed.
         MixedUpError: `prove` is set and a clip that was encoded alone has other features than its row got.
     """
     clips = {row: c for row in range(table.num_rows) if (c := _clips(table, name, row, encoder.view)) is not None}
@@ -58,11 +65,12 @@ def encode_table(table: pa.Table, name: str, encoder: Encoder, prove: bool = Fal
     try:
         outcome = _encode_rows(encoder, clips)
     except Exception as error:  # whatever a model raises: find the rows that cause it, spare the others
+        _check_device(name, error)
         logger.warning(
             "encoder %s failed on a batch of %d segments (%s); encoding them one by one", name, len(clips), error
         )
         for row, clip in clips.items():
-            outcome |= _encode_alone(encoder, row, clip)
+            outcome |= _encode_alone(name, encoder, row, clip)
     if prove:
         _prove(table, name, encoder, {row: len(clip) for row, clip in clips.items()}, outcome)
     errors = table.column(ERROR).to_pylist()
@@ -102,13 +110,24 @@ def _encode_rows(encoder: Encoder, clips: dict[int, np.ndarray]) -> dict[int, by
     return {row: _checked(part) for row, part in zip(clips, np.split(features, ends[:-1]), strict=True)}
 
 
-def _encode_alone(encoder: Encoder, row: int, clips: np.ndarray) -> dict[int, bytes | VideoError]:
+def _encode_alone(name: str, encoder: Encoder, row: int, clips: np.ndarray) -> dict[int, bytes | VideoError]:
     try:
         return _encode_rows(encoder, {row: clips})
     except Exception as error:  # this row is the cause: it becomes a quarantine row
+        _check_device(name, error)
         memory = is_out_of_memory(error)
         reason = Reason.OUT_OF_MEMORY if memory else Reason.ENCODER_ERROR
         return {row: VideoError(reason, f"{type(error).__name__}: {error}", permanent=not memory)}
+
+
+def _check_device(name: str, error: Exception) -> None:
+    """End the job where it is the GPU that failed, not the network on these clips."""
+    if is_device_fault(error):
+        gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0")  # of this actor, set by Ray
+        raise DeviceFault(
+            f"encoder {name}: GPU {gpu} of {socket.gethostname()} failed ({type(error).__name__}: {error}); no video "
+            "is blamed and what was committed stays: look at the GPU (nvidia-smi), then run the same command again"
+        ) from error
 
 
 def _prove(

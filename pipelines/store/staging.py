@@ -68,20 +68,17 @@ class StagingItem:
     times_s: npt.NDArray[np.float64]
 
 
-def write_staging_tar(
-    store_uri: str, run_id: str, items: Iterable[StagingItem], suffix: str | None = None
-) -> list[dict[str, Any]]:
+def write_staging_tar(store_uri: str, run_id: str, items: Iterable[StagingItem]) -> list[dict[str, Any]]:
     """Write the items to one tar (temporary name, then final name) and return the rows for `commit_staged`.
 
     Args:
         items: consumed one by one; only one is in memory at a time if it is a generator.
-        suffix: the tar's name; by default a fresh one.
 
     Raises:
         ValueError: features that are not (num_rows, D) float16 and finite, or times of another length.
         UserError: the disk is full.
     """
-    tar = f"{STAGING_FOLDER}/{run_id}/{suffix or uuid.uuid4().hex}.tar"
+    tar = f"{STAGING_FOLDER}/{run_id}/{uuid.uuid4().hex}.tar"
     rows: list[dict[str, Any]] = []
 
     def write(file: BinaryIO) -> None:

@@ -29,7 +29,7 @@ import pyarrow as pa
 import torch
 
 from hvlm.errors import VideoError
-from hvlm.video.decoding import decode_views, get_backend
+from hvlm.video.decoding import backend_for, decode_views, get_backend
 from hvlm.video.index import VideoIndex, scan_video
 from hvlm.video.packets import BackendName
 from hvlm.video.sampling import SamplingConfig
@@ -132,7 +132,7 @@ def measure_speed(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
     """Yield a row per video: median frames/s per backend, and how its frames differ from PyAV's."""
     for path in [SHARED / name for name in REAL if (SHARED / name).exists()] + made_videos(folder):
         index, row = scan_video(path), {"video": path.name, "frames": scan_video(path).num_frames}
-        able = [name for name in backends() if not (name == "torchcodec" and index.counted)]
+        able = [name for name in backends() if backend_for(name, index.counted) == name]
         for title, view in (("all", EVERY_FRAME), ("1fps", ONE_FPS)):
             times: dict[str, list[float]] = {name: [] for name in able}
             for turn in range(rounds):
@@ -159,7 +159,8 @@ def measure_parity(folder: Path) -> dict[str, Any]:
             path = folder / f"{kind}.{suffix}"
             index = scan_video(path if path.exists() else write_video(path, recipe))
             try:
-                read = [read_number(frame) for frame in get_backend(name).decode(request_frames(index, [*range(60)]))]
+                backend = get_backend(backend_for(name, index.counted))
+                read = [read_number(frame) for frame in backend.decode(request_frames(index, [*range(60)]))]
                 wrong += sum(number != wanted for wanted, number in enumerate(read))
             except VideoError:
                 refused += 1

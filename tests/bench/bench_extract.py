@@ -21,7 +21,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import ray
@@ -33,6 +33,7 @@ from hvlm.synthetic.dataset import RenderConfig, render_world
 from hvlm.synthetic.world import WorldConfig
 from hvlm.video.decoding import decode_views
 from hvlm.video.index import scan_video
+from hvlm.video.packets import BackendName
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
 from infra.cluster import ClusterConfig, connect
@@ -207,7 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cores", type=int, default=multiprocessing.cpu_count())
-    parser.add_argument("--backend", default="pyav", choices=("pyav", "decord"))
+    parser.add_argument("--backend", default="pyav", choices=get_args(BackendName))
     parser.add_argument(
         "--copies", type=int, nargs=2, default=(6, 170), help="copies of each video: encoder-bound, decode-bound"
     )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvlm.encoders.base import BatchRunner, check_clips
+from hvlm.encoders.base import BatchRunner, check_clips, is_device_fault
 from hvlm.errors import UserError
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
@@ -98,3 +98,17 @@ def test_clips_of_another_shape_or_dtype_are_refused(clips):
 
 def test_clips_of_the_view_pass():
     check_clips(np.zeros((0, 2, 8, 8, 3), dtype=np.uint8), VIEW)
+
+
+@pytest.mark.parametrize(
+    ("error", "fault"),
+    [
+        (torch.AcceleratorError("CUDA error: device-side assert triggered"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"), True),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), False),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDA error: not torch's"), False),
+    ],
+)
+def test_a_fault_of_the_gpu_is_told_from_the_networks(error: Exception, fault: bool):
+    assert is_device_fault(error) == fault

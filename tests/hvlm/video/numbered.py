@@ -5,22 +5,30 @@ whether the frame stands upright; the other 16 cells are the bits of the frame n
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 
 from hvlm.video.index import VideoIndex
 from hvlm.video.packets import FrameRequest
 
 RAMP = (0, 85, 170, 255)
+DECOY = 1000
+TINT = np.array([1.0, 0.9, 0.8])  # so that a decoder which swaps colours differs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to encode. `pts` are in `time_base` units; `raw` frames are stored unrotated, as a camera does."""
+    """What to encode. `pts` are in `time_base` units; frames are stored unrotated, as a camera does.
+
+    `decoy` is the size of another video stream, whose numbers start at DECOY; it stands before the numbered one, or
+    behind. The numbered stream alone has the default disposition (AVI knows none: there the first is taken).
+    """
 
     pts: tuple[int, ...]
     time_base: Fraction = Fraction(1, 1000)
@@ -30,7 +38,8 @@ class Recipe:
     rotation: int = 0
     options: dict[str, str] = field(default_factory=dict)
     container_options: dict[str, str] = field(default_factory=dict)
-    format: str | None = None
+    decoy: tuple[int, int] | None = None
+    decoy_first: bool = True
 
 
 def draw_number(number: int, width: int, height: int) -> np.ndarray:
@@ -41,7 +50,7 @@ def draw_number(number: int, width: int, height: int) -> np.ndarray:
     cells[:, 1:] = np.array(bits, np.uint8).reshape(4, 4) * 255
     rows = np.arange(height) * 4 // height
     columns = np.arange(width) * 5 // width
-    return np.repeat(cells[rows][:, columns][:, :, None], 3, axis=2)
+    return (cells[rows][:, columns][:, :, None] * TINT).astype(np.uint8)
 
 
 def read_number(frame: np.ndarray) -> int:
@@ -57,23 +66,37 @@ def read_number(frame: np.ndarray) -> int:
 
 def write_video(path: Path, recipe: Recipe) -> Path:
     """Encode frames 0..len(pts)-1 of `recipe` and return `path`."""
-    width, height = recipe.size
-    with av.open(str(path), "w", format=recipe.format, options=recipe.container_options) as container:
-        stream = container.add_stream(recipe.codec, rate=Fraction(25), options=recipe.options)
-        stream.width, stream.height, stream.pix_fmt = width, height, recipe.pix_fmt
-        stream.codec_context.time_base = recipe.time_base
-        stream.time_base = recipe.time_base
-        stream.codec_context.thread_count = 1
-        if recipe.rotation:
-            stream.set_display_rotation(recipe.rotation)
+    with av.open(str(path), "w", options=recipe.container_options) as container:
+        added = [(recipe.decoy, 0, DECOY)] if recipe.decoy else []
+        added.insert(len(added) if recipe.decoy_first else 0, (recipe.size, Disposition.default, 0))
+        streams = [(_add_stream(container, recipe, size, default), first) for size, default, first in added]
         for number, pts in enumerate(recipe.pts):
-            picture = draw_number(number, *(recipe.size if recipe.rotation % 180 == 0 else recipe.size[::-1]))
-            stored = np.ascontiguousarray(np.rot90(picture, -recipe.rotation // 90))
-            frame = av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(format=recipe.pix_fmt)
-            frame.pts, frame.time_base = pts, recipe.time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+            for stream, first in streams:
+                container.mux(stream.encode(_draw_frame(first + number, pts, stream, recipe)))
+        for stream, _ in streams:
+            container.mux(stream.encode(None))
     return path
+
+
+def _add_stream(container: Any, recipe: Recipe, size: tuple[int, int], disposition: int) -> Any:
+    stream = container.add_stream(recipe.codec, rate=Fraction(25), options=recipe.options)
+    stream.width, stream.height, stream.pix_fmt = *size, recipe.pix_fmt
+    stream.codec_context.time_base = recipe.time_base
+    stream.time_base = recipe.time_base
+    stream.codec_context.thread_count = 1
+    stream.disposition = Disposition(disposition)
+    if recipe.rotation:
+        stream.set_display_rotation(recipe.rotation)
+    return stream
+
+
+def _draw_frame(number: int, pts: int, stream: Any, recipe: Recipe) -> av.VideoFrame:
+    size = (stream.width, stream.height)
+    picture = draw_number(number, *(size if recipe.rotation % 180 == 0 else size[::-1]))
+    stored = np.ascontiguousarray(np.rot90(picture, -recipe.rotation // 90))
+    frame = av.VideoFrame.from_ndarray(stored, format="rgb24").reformat(format=recipe.pix_fmt)
+    frame.pts, frame.time_base = pts, recipe.time_base
+    return frame
 
 
 X264 = {"g": "12", "bf": "3", "crf": "18", "preset": "veryfast"}
@@ -84,6 +107,7 @@ VP9 = {"g": "12", "deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag
 X265 = "keyint=12:log-level=none:bframes=3"
 CFR = tuple(range(0, 60 * 40, 40))
 VFR = tuple(int(40 * k + 37 * (k // 7) + 11 * (k % 3)) for k in range(60))
+AVI = Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)
 RECIPES: dict[str, tuple[str, Recipe]] = {
     "cfr": ("mp4", Recipe(pts=CFR, options={"g": "12", "bf": "0"})),
     "bframes": ("mp4", Recipe(pts=CFR, options=X264)),
@@ -119,26 +143,32 @@ RECIPES: dict[str, tuple[str, Recipe]] = {
     "vp9_altref": ("webm", Recipe(pts=CFR, codec="libvpx-vp9", options=VP9)),
     "av1": ("mkv", Recipe(pts=CFR, codec="libsvtav1", options={"g": "12", "preset": "10"})),
     "vp8": ("webm", Recipe(pts=CFR, codec="libvpx", options=VP8)),
-    "mpeg4_avi": ("avi", Recipe(pts=tuple(range(60)), time_base=Fraction(1, 25), codec="mpeg4", options=MPEG4)),
+    "mpeg4_avi": ("avi", AVI),
+    "two_streams_avi": ("avi", replace(AVI, decoy=(320, 256), decoy_first=False)),
+    "two_streams": ("mp4", Recipe(pts=CFR, options=X264, decoy=(320, 256))),
+    "two_streams_mkv": ("mkv", Recipe(pts=CFR, options=X264, decoy=(320, 256))),
     "mpeg4_bframes": ("mp4", Recipe(pts=CFR, codec="mpeg4", options=MPEG4)),
 }
 
 
-def cut_with_edit_list(path: Path, frames: int) -> Path:
-    """Make the edit list of an MP4 of CFR hide its first `frames` frames, as editing software does."""
+def cut_with_edit_list(path: Path, first: int, last: int = 0) -> Path:
+    """Make the edit list of an MP4 of CFR hide its `first` and its `last` frames, as editing software does."""
     data = bytearray(path.read_bytes())
     at = data.index(b"elst") + 12
     duration, media_time = struct.unpack_from(">Ii", data, at)
-    struct.pack_into(">Ii", data, at, duration - frames * 40, media_time + frames * 640)
+    struct.pack_into(">Ii", data, at, duration - (first + last) * 40, media_time + first * 640)
     path.write_bytes(data)
     return path
 
 
 def lie_about_frames(path: Path, stated: int) -> Path:
-    """Make the header of an AVI state another number of frames than it holds."""
+    """Make the header of an AVI or an MP4 state another number of frames (the MP4: duration, too) than it holds."""
     data = bytearray(path.read_bytes())
-    at = data.index(b"strh") + 8 + 32  # dwLength of the stream header
-    data[at : at + 4] = stated.to_bytes(4, "little")
+    if path.suffix == ".avi":
+        struct.pack_into("<I", data, data.index(b"strh") + 8 + 32, stated)  # dwLength of the stream header
+    else:
+        struct.pack_into(">I", data, data.index(b"stts") + 12, stated)  # so many frames have the first length
+        struct.pack_into(">I", data, data.index(b"mdhd") + 20, stated * 640)  # duration
     path.write_bytes(data)
     return path
 

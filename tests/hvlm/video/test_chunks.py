@@ -10,9 +10,8 @@ from hvlm.video import chunks
 from hvlm.video.chunks import Chunk, read_batches, read_chunks
 from hvlm.video.index import open_video, scan_video
 from hvlm.video.packets import PacketReader, plan_runs
-from tests.hvlm.video.numbered import RECIPES, request_frames
-
-WITH_PTS = [name for name in RECIPES if not name.endswith("avi")]
+from tests.hvlm.video.backends import WITH_PTS
+from tests.hvlm.video.numbered import request_frames
 
 
 def read(path: Path, frames: list[int], shift: int = 0) -> list[Chunk]:
@@ -61,3 +60,8 @@ def test_batches_hold_about_so_many_bytes(monkeypatch: pytest.MonkeyPatch):
     frames = list(read_batches(np.array([4, 5, 7, 8, 9, 11]), decode))
     assert asked == [[4], [5, 7, 8], [9, 11]]
     assert [int(frame[0, 0, 0]) for frame in frames] == [4, 5, 7, 8, 9, 11]
+
+
+def test_frames_that_must_be_counted_have_no_chunks(numbered_video: Callable[[str], Path]):
+    with pytest.raises(ValueError, match="no pts"):
+        read(numbered_video("mpeg4_avi"), [0])

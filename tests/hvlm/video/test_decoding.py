@@ -9,13 +9,13 @@ import pytest
 
 from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video import packets
-from hvlm.video.decoding import decode_views, get_backend
+from hvlm.video.decoding import backend_for, decode_views, get_backend
 from hvlm.video.index import VideoStream, probe_video, scan_video
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
 from hvlm.video.views import FrameView, cut_clips
-from tests.hvlm.video.backends import BACKENDS, PARITY, torchcodec_is_importable
+from tests.hvlm.video.backends import BACKENDS, PARITY, decode, torchcodec_is_importable
 from tests.hvlm.video.numbered import (
     RECIPES,
     cut_with_edit_list,
@@ -32,7 +32,7 @@ C3D = FrameView(sampling=SamplingConfig(fps=25.0), clip_frames=16, clip_stride=1
 
 
 def numbers(path: Path, backend: str, frames: list[int]) -> list[int]:
-    return [read_number(frame) for frame in get_backend(backend).decode(request_frames(scan_video(path), frames))]
+    return [read_number(frame) for frame in decode(backend, request_frames(scan_video(path), frames))]
 
 
 @pytest.mark.parametrize(("backend", "name"), PARITY)
@@ -40,7 +40,12 @@ def test_frames_are_those_asked_for(
     numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str, backend: str
 ):
     path = numbered_video(name)
-    assert numbers(path, backend, list(range(60))) == list(range(60))
+    request = request_frames(scan_video(path), list(range(60)))
+    pictures = list(map(np.copy, decode(backend, request)))
+    assert [read_number(picture) for picture in pictures] == list(range(60))
+    for picture, reference in zip(pictures, get_backend("pyav").decode(request), strict=True):
+        assert picture.shape == reference.shape
+        assert np.abs(picture.astype(int) - reference).mean() < (2.0 if "ten_bit" in name else 0.5)
     rng = np.random.default_rng(len(name))
     for skipped, seek_s in (
         (packets.MIN_SKIPPED_FRAMES, packets.MIN_SEEK_S),
@@ -90,12 +95,16 @@ def test_spans_give_the_pictures_of_their_rows_alone(numbered_video: Callable[[s
 def test_edit_lists_hide_the_same_frames(tmp_path: Path, backend: str):
     path = cut_with_edit_list(write_video(tmp_path / "edited.mp4", RECIPES["bframes"][1]), 5)
     assert numbers(path, backend, [0, 1, 7, 30, 54]) == [5, 6, 12, 35, 59]
+    path = cut_with_edit_list(write_video(tmp_path / "edited.mp4", RECIPES["bframes"][1]), 5, last=8)
+    assert numbers(path, backend, list(range(47))) == list(range(5, 52))
+    assert scan_video(path).num_frames == 47
 
 
 @pytest.mark.parametrize("stated", [1000, 30])
-@pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_a_frame_count_that_lies_changes_nothing(tmp_path: Path, backend: str, stated: int):
-    path = lie_about_frames(write_video(tmp_path / "lies.avi", RECIPES["mpeg4_avi"][1]), stated)
+@pytest.mark.parametrize("name", ["mpeg4_avi", "bframes"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_frame_count_that_lies_changes_nothing(tmp_path: Path, backend: str, name: str, stated: int):
+    path = lie_about_frames(write_video(tmp_path / f"lies.{RECIPES[name][0]}", RECIPES[name][1]), stated)
     assert probe_video(path).num_frames == stated
     assert numbers(path, backend, [0, 1, 29, 30, 59]) == [0, 1, 29, 30, 59]
 
@@ -131,9 +140,8 @@ def check_agreement(path: Path, mean_levels: float) -> None:
     request = request_frames(index, wanted)
     pyav = [frame.copy() for frame in get_backend("pyav").decode(request)]
     assert len(pyav) == len(wanted)
-    others = ["decord", "torchcodec"] if torchcodec_is_importable() and not index.counted else ["decord"]
-    for backend in others:
-        other_frames = [frame.copy() for frame in get_backend(backend).decode(request)]
+    for backend in ("decord", "torchcodec") if torchcodec_is_importable() else ("decord",):
+        other_frames = [frame.copy() for frame in decode(backend, request)]
         for one, other in zip(pyav, other_frames, strict=True):
             assert one.shape == other.shape == (index.height, index.width, 3)
             assert np.abs(one.astype(int) - other).mean() < mean_levels, backend
@@ -242,6 +250,11 @@ def test_a_segment_without_rows_decodes_nothing(numbered_video: Callable[[str], 
     empty = plan_segments(index, {"clip": CLIP}, 0.5)[1]
     assert empty.views["clip"].num_rows == 0
     assert decode_views(index.stream, backend, empty, {"clip": CLIP})["clip"].shape == (0, 64, 64, 3)
+
+
+def test_frames_that_must_be_counted_are_pyavs():
+    assert {backend_for(name, counted=True) for name in ("pyav", "decord", "torchcodec")} == {"pyav"}
+    assert backend_for("decord", counted=False) == "decord"
 
 
 def test_an_unknown_backend_is_refused():

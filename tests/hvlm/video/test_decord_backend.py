@@ -9,7 +9,8 @@ from hvlm.video import chunks
 from hvlm.video.decord_backend import DecordBackend
 from hvlm.video.index import scan_video
 from hvlm.video.pyav_backend import PyAVBackend
-from tests.hvlm.video.numbered import RECIPES, read_number, request_frames
+from tests.hvlm.video.backends import WITH_PTS
+from tests.hvlm.video.numbered import read_number, request_frames
 
 
 def test_name_and_version_go_into_fingerprints():
@@ -17,7 +18,7 @@ def test_name_and_version_go_into_fingerprints():
     assert DecordBackend.version == f"{version('decord2')}, PyAV {PyAVBackend.version}"  # PyAV picks its packets
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if name != "mpeg4_avi"])
+@pytest.mark.parametrize("name", WITH_PTS)
 def test_long_runs_are_cut_at_keyframes(
     numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ):
@@ -35,11 +36,3 @@ def test_a_frame_whose_packet_is_missing_is_a_failure(numbered_video: Callable[[
     with pytest.raises(VideoError, match="1 of 2 wanted frames") as failure:
         next(frames)
     assert failure.value.reason == Reason.TRUNCATED
-
-
-def test_frames_beyond_the_end_of_an_avi_are_a_failure(numbered_video: Callable[[str], Path]):
-    index = scan_video(numbered_video("mpeg4_avi"))
-    request = request_frames(index, [3, 59])
-    request.frame_index[1] = 100
-    with pytest.raises(VideoError, match="1 of 2 wanted frames"):
-        list(DecordBackend().decode(request))

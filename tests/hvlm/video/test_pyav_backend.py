@@ -67,3 +67,11 @@ def test_a_frame_that_never_comes_is_a_failure(numbered_video: Callable[[str], P
     with pytest.raises(VideoError, match="1 of 2 wanted frames") as failure:
         list(PyAVBackend().decode(request))
     assert failure.value.reason == Reason.TRUNCATED
+
+
+def test_frames_beyond_the_end_of_an_avi_are_a_failure(numbered_video: Callable[[str], Path]):
+    index = scan_video(numbered_video("mpeg4_avi"))
+    request = request_frames(index, [3, 59])
+    request.frame_index[1] = 100
+    with pytest.raises(VideoError, match="1 of 2 wanted frames"):
+        list(PyAVBackend().decode(request))

@@ -64,9 +64,12 @@ def test_segments_concatenate_to_the_whole_video(seed: int):
     rng = np.random.default_rng(seed)
     pts = np.cumsum(rng.integers(1, 200, rng.integers(1, 400))) + int(rng.integers(0, 5000))
     index = made_index(pts.tolist())
-    sampling = SamplingConfig(
-        kind=("fps", "every_n", "uniform_n")[seed % 3], fps=float(rng.uniform(0.2, 40)), n=int(rng.integers(1, 60))
-    )
+    fps, n = float(rng.uniform(0.2, 40)), int(rng.integers(1, 60))
+    sampling = (
+        SamplingConfig(fps=fps),
+        SamplingConfig(kind="every_n", n=n),
+        SamplingConfig(kind="uniform_n", n=n),
+    )[seed % 3]
     view = FrameView(sampling=sampling, clip_frames=int(rng.integers(1, 20)), clip_stride=int(rng.integers(1, 25)))
     segments = plan_segments(index, {"v": view, "clip": CLIP}, float(rng.uniform(0.3, 30)))
     for name, one in (("v", view), ("clip", CLIP)):

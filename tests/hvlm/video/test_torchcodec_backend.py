@@ -8,8 +8,8 @@ from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video import chunks
 from hvlm.video.index import scan_video
 from hvlm.video.torchcodec_backend import TorchCodecBackend
-from tests.hvlm.video.backends import needs_torchcodec
-from tests.hvlm.video.numbered import RECIPES, read_number, request_frames
+from tests.hvlm.video.backends import WITH_PTS, needs_torchcodec
+from tests.hvlm.video.numbered import read_number, request_frames
 
 
 @needs_torchcodec
@@ -26,7 +26,7 @@ def test_where_it_is_not_installed_the_error_says_how_to_install_it(monkeypatch:
 
 
 @needs_torchcodec
-@pytest.mark.parametrize("name", [name for name, (suffix, _) in RECIPES.items() if suffix != "avi"])
+@pytest.mark.parametrize("name", WITH_PTS)
 def test_long_runs_are_cut_at_keyframes(
     numbered_video: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, name: str
 ):
@@ -34,14 +34,6 @@ def test_long_runs_are_cut_at_keyframes(
     monkeypatch.setattr(chunks, "BATCH_BYTES", 1)
     request = request_frames(scan_video(numbered_video(name)), list(range(60)))
     assert [read_number(frame) for frame in TorchCodecBackend().decode(request)] == list(range(60))
-
-
-@needs_torchcodec
-def test_a_container_without_pts_is_refused_with_a_way_out(numbered_video: Callable[[str], Path]):
-    request = request_frames(scan_video(numbered_video("mpeg4_avi")), [0])
-    with pytest.raises(VideoError, match="use pyav") as failure:
-        list(TorchCodecBackend().decode(request))
-    assert failure.value.reason == Reason.UNSUPPORTED_CODEC
 
 
 @needs_torchcodec

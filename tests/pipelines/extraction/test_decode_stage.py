@@ -10,14 +10,19 @@ import pyarrow as pa
 import pytest
 
 from hvlm.errors import Reason
+from hvlm.video.packets import BackendName
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
 from infra import retries
+from pipelines.extraction import decode_stage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError
 from pipelines.extraction.work import WORK_SCHEMA
 from pipelines.store.sources import file_stamp
+from tests.hvlm.video.backends import needs_torchcodec
+from tests.hvlm.video.numbered import RECIPES
+from tests.hvlm.video.numbered import write_video as write_numbered
 from tests.infra.faulty import ALWAYS, Fault, plan
 from tests.pipelines.extraction.conftest import write_video
 
@@ -51,6 +56,20 @@ def test_every_segment_carries_the_frames_of_every_encoder(tmp_path: Path) -> No
     assert [(t.row_start, t.num_rows) for t in timings] == [(0, 4), (4, 4), (8, 2)]
     frames = frames_of(tables[0], "a", 0, 16)
     assert frames is not None and frames.shape == (4, 16, 16, 3)
+
+
+@pytest.mark.parametrize("backend", ["decord", pytest.param("torchcodec", marks=needs_torchcodec)])
+def test_what_a_backend_cannot_decode_right_is_decoded_by_pyav_and_that_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, backend: BackendName
+) -> None:
+    """An AVI of two streams: decord cannot be told which one to take, torchcodec finds no frame without its pts."""
+    decode_stage._warn_once.cache_clear()
+    path = write_numbered(tmp_path / "two.avi", RECIPES["two_streams_avi"][1])
+    row = work(path, a=[], b=[]).set_column(3, WORK_SCHEMA.field(3), pa.array(["two"]))
+    decoders = (DECODER, replace(DECODER, backend=backend), replace(DECODER, backend=backend))
+    wanted, *others = [list(decoder(row)) for decoder in decoders]
+    assert len(wanted) == 2 and not wanted[0].column(ERROR)[0].is_valid and all(other == wanted for other in others)
+    assert [record.message.partition(" cannot")[0] for record in caplog.records] == [f"decode.backend={backend}"]
 
 
 def test_parts_divide_the_segments(tmp_path: Path) -> None:

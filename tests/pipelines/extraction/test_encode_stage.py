@@ -1,6 +1,7 @@
 """Encoding keeps every row's features with its row, whatever shares the batch."""
 
 import json
+import socket
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,7 @@ from hvlm.errors import Reason
 from hvlm.video.views import FrameView
 from pipelines.extraction import encode_stage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
-from pipelines.extraction.encode_stage import MixedUpError, encode_table
+from pipelines.extraction.encode_stage import DeviceFault, MixedUpError, encode_table
 
 
 class MeanEncoder:
@@ -89,6 +90,29 @@ def test_a_row_too_large_for_the_memory_is_tried_again_by_the_next_run() -> None
     failure = Failure(**json.loads(table.column(ERROR)[1].as_py()))
     assert failure.reason == Reason.OUT_OF_MEMORY and not failure.permanent
     assert table.column(ERROR)[0].as_py() is None and len(features(table, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        torch.AcceleratorError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasSgemm"),
+    ],
+)
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_gpu_that_fails_ends_the_job_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception, alone: bool
+) -> None:
+    class Dying(MeanEncoder):
+        def encode(self, clips: np.ndarray) -> np.ndarray:
+            if len(clips) > 1 and alone:
+                raise RuntimeError("the model cannot take this")
+            raise fault
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(DeviceFault, match=rf"encoder e: GPU 3 of {socket.gethostname()} failed .*CUDA error") as caught:
+        encode_table(pa.concat_tables([segment("a", [1, 1]), segment("b", [7, 7])]), "e", Dying(VIEW))
+    assert caught.value.__cause__ is fault
 
 
 def test_nan_features_become_a_failure() -> None:

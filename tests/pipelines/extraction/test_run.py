@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
+import torch
 
 from hvlm.errors import UserError
 from pipelines.extraction import dataset as dataset_module
@@ -17,7 +19,7 @@ from pipelines.extraction import encode_stage
 from pipelines.extraction import run as run_module
 from pipelines.extraction.chaos import compare, describe
 from pipelines.extraction.config import ExtractConfig
-from pipelines.extraction.encode_stage import EncodeStage, MixedUpError
+from pipelines.extraction.encode_stage import DeviceFault, EncodeStage, MixedUpError, encode_table
 from pipelines.extraction.ledger import RowConservationError
 from pipelines.extraction.preview import preview
 from pipelines.extraction.remembered import remembered_config
@@ -26,6 +28,8 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.sources import SourceConfig, SourceListing, list_source
 from pipelines.store.upkeep.verify import verify_store
+from tests.hvlm.video.numbered import RECIPES
+from tests.hvlm.video.numbered import write_video as write_numbered
 from tests.pipelines.extraction.conftest import write_video
 
 Config = Callable[..., ExtractConfig]
@@ -338,3 +342,48 @@ def test_the_running_job_catches_every_mutation(
     assert store.samples().is_empty()
     # Of a lost or doubled row the others are right, and stay; what else is wrong must not even be staged.
     assert error is RowConservationError or store.staged().is_empty()
+
+
+def raise_on_dark_pictures(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Let the encoders of the workers raise on clips of the numbered video, which are darker than all others."""
+
+    class Picky(EncodeStage):  # local: it is sent to the workers as a whole
+        def __call__(self, table: pa.Table) -> pa.Table:
+            encode = type(self._encoder).encode
+
+            def raise_on_dark(clips: np.ndarray) -> np.ndarray:
+                if (clips.reshape(len(clips), -1).mean(axis=1) < 110).any():
+                    raise error
+                return encode(self._encoder, clips)
+
+            wrapped = SimpleNamespace(view=self._encoder.view, dim=self._encoder.dim, encode=raise_on_dark)
+            return encode_table(table, self._name, wrapped)
+
+    monkeypatch.setattr(dataset_module, "EncodeStage", Picky)
+
+
+def test_a_video_that_the_encoder_cannot_take_is_one_row_and_the_others_land(
+    ray_cluster: None, config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbered(videos / "dark.mp4", RECIPES["cfr"][1])
+    raise_on_dark_pictures(monkeypatch, RuntimeError("the model cannot take this"))
+    assert extract(config(encoders=config_encoders(fps=2.0))).num_done == 4
+    failures = FeatureStore.open(config().store_uri).failures()
+    (row,) = failures.filter(pl.col("video_id") == "dark").to_dicts()
+    assert (row["stage"], row["encoder"], row["reason"], row["permanent"]) == ("encode", "clip", "encoder_error", True)
+    assert "cannot take this" in row["message"] and set(failures["video_id"]) == {"dark", "empty", "cut"}
+    assert sorted(open_manifest(config().store_uri).frame["video_id"]) == GOOD
+
+
+def test_a_gpu_that_fails_ends_the_job_and_no_video_is_blamed(
+    ray_cluster: None, config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_numbered(videos / "dark.mp4", RECIPES["cfr"][1])
+    with monkeypatch.context() as patched:
+        raise_on_dark_pictures(patched, torch.AcceleratorError("CUDA error: unspecified launch failure"))
+        with pytest.raises(DeviceFault, match=r"encoder clip: GPU .* failed .*unspecified launch failure"):
+            extract(config(encoders=config_encoders(fps=2.0)))
+    store = FeatureStore.open(config().store_uri)
+    assert "encoder_error" not in set(store.failures()["reason"]) and store.samples().is_empty()
+    assert extract(config(encoders=config_encoders(fps=2.0))).plan.todo["video_id"].is_in(["dark"]).any()
+    assert sorted(open_manifest(config().store_uri).frame["video_id"]) == ["dark", *GOOD]
