@@ -5,13 +5,13 @@ and the key.
 """
 
 import dataclasses
-import json
 import re
 from collections.abc import Hashable, Sequence
 from typing import Any, TextIO, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from hvlm.errors import UserError
 
@@ -119,7 +119,7 @@ def build_config(config_type: type[C], values: dict[str, Any], *, origin: str) -
     """Return the configuration that a mapping of plain values holds; `origin` names it in errors."""
     try:
         # Strict: `true` is no number, "8" neither. As JSON, where a list is a tuple and 1 a float also when strict.
-        return TypeAdapter(config_type).validate_json(json.dumps(values, default=str), strict=True)
+        return TypeAdapter(config_type).validate_json(to_json(values, inf_nan_mode="constants"), strict=True)
     except ValidationError as error:
         raise UserError(
             what=origin,

@@ -169,7 +169,8 @@ def test_the_error_budget_ends_the_run_with_a_table_and_what_was_committed_stays
         write_video(videos / f"v{number}.mp4", seconds=6.0, seed=number)  # the longest come first
     for number in range(12):
         whole = write_video(videos / "whole.mp4", seconds=3.0, seed=number).read_bytes()
-        (videos / f"cut{number}.mp4").write_bytes(whole[:-1500] + bytes(700))
+        third = len(whole) // 3  # zeros, which the snapshot does not see: what it finds ends the run before it decodes
+        (videos / f"cut{number}.mp4").write_bytes(whole[:third] + bytes(third) + whole[2 * third :])
     (videos / "whole.mp4").unlink()
     shape = {"encoders": {"clip": config().encoders["clip"]}, "decode": {"segment_s": 60.0}}
     strict = config(max_failed_fraction=0.1, commit_interval_s=0.001, **shape)
