@@ -10,12 +10,12 @@ from collections.abc import Hashable, Sequence
 from typing import Any, TextIO, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
-from pydantic_core import to_json
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hvlm.errors import UserError
 
 C = TypeVar("C")
+_ANYTHING = TypeAdapter[Any](Any, config=ConfigDict(ser_json_inf_nan="constants"))  # infinity is refused, not null
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -119,7 +119,7 @@ def build_config(config_type: type[C], values: dict[str, Any], *, origin: str) -
     """Return the configuration that a mapping of plain values holds; `origin` names it in errors."""
     try:
         # Strict: `true` is no number, "8" neither. As JSON, where a list is a tuple and 1 a float also when strict.
-        return TypeAdapter(config_type).validate_json(to_json(values, inf_nan_mode="constants"), strict=True)
+        return TypeAdapter(config_type).validate_json(_ANYTHING.dump_json(values), strict=True)
     except ValidationError as error:
         raise UserError(
             what=origin,
