@@ -41,13 +41,6 @@ class FrameCacheConfig(Config):
             expected=f"an even number of pixels, {MIN_SIDE_PX} or more",
             do="set e.g. short_side: 256",
         )
-        require(
-            self.uri != "",
-            what="decode.cache.uri",
-            got="nothing",
-            expected="a folder, or null",
-            do="leave it out to keep the copies in the store",
-        )
 
     def check_view(self, encoder: str, view: FrameView) -> None:
         """Refuse an encoder that would see less, or other frames, in a copy.

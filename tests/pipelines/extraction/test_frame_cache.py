@@ -234,7 +234,7 @@ def test_only_a_cache_changes_fingerprints_and_keeps_a_video_with_one_worker(con
     [
         ({"short_side": 255}, "an even number of pixels"),
         ({"short_side": 8}, "16 or more"),
-        ({"uri": ""}, "got nothing; expected a folder"),
+        ({"uri": ""}, "uri='': String should have at least 1 character"),
         ({"side": 256}, "side"),
     ],
 )
