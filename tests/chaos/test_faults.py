@@ -27,7 +27,7 @@ from pipelines.ray_tasks import run_tasks
 from pipelines.store import lease
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.staging import sweep_orphans
-from tests.infra.faulty import ALWAYS, TRANSIENT, Fault, Importing, hits, hurry, plan
+from tests.infra.faulty import ALWAYS, TRANSIENT, Fault, Importing, hits, plan, prepare_worker
 from tests.pipelines.extraction.conftest import write_video
 from tests.pipelines.store.world import World, ids, tree
 
@@ -36,7 +36,7 @@ class FaultyStager(Stager):
     """The stage as it is; a Ray actor that makes it imports this module and so the faulty file system."""
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        hurry()
+        prepare_worker()
         return super().__call__(table)
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+from deltalake import DeltaTable
 from fsspec.exceptions import FSTimeoutError
 from fsspec.implementations.local import LocalFileSystem
 
 from infra import retries
+from pipelines.store import lease
 
 PLAN = "faults.json"
 LOCAL = LocalFileSystem()
@@ -174,13 +176,18 @@ class Importing:
         self.function = function
 
     def __call__(self, *arguments: Any) -> Any:
-        hurry()
+        prepare_worker()
         return self.function(*arguments)
 
 
-def hurry() -> None:
-    """Make this process wait hundredths of seconds before it tries again."""
+def prepare_worker() -> None:
+    """Let this process wait hundredths of seconds before it tries again, and read the lease table on sound storage."""
     retries.FIRST_WAIT_S = 0.01
+    lease.DeltaTable = _sound_table  # type: ignore[assignment,misc]
+
+
+def _sound_table(uri: str) -> DeltaTable:
+    return DeltaTable(uri.removeprefix("faulty://"))
 
 
 @contextmanager

@@ -222,7 +222,7 @@ def test_a_kill_after_a_checkpoint_loses_no_metrics_and_the_tags_catch_up(make_j
 
 @pytest.mark.parametrize("max_steps", [4, 8])
 def test_what_an_alarm_stopped_stays_stopped(make_job: MakeJob, max_steps: int) -> None:
-    alarms = AlarmConfig(min_unit_std=10.0, evaluations=2, stop=True)
+    alarms = AlarmConfig(min_unit_std=1.0, evaluations=2, stop=True)
     changes = {"max_steps": max_steps, "checkpoint": CheckpointConfig(every_steps=2)}
     outcome = train(make_job(alarms=alarms, **changes), RankContext(), Recorder())
     assert outcome.stopped is not None and "unit_std at step 4" in outcome.stopped and outcome.step == 4
