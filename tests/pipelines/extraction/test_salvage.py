@@ -129,15 +129,9 @@ def durations(config: ExtractConfig) -> dict[str, tuple[float, bool]]:
     return {name: (meta.duration_s, meta.truncated) for name, meta in metas.items()}
 
 
-@pytest.mark.parametrize(
-    "stop",
-    [
-        "never",
-        *(pytest.param(when, marks=pytest.mark.slow) for when in ("before the samples are retired", "after that")),
-    ],
-)
+@pytest.mark.slow
 def test_an_encoder_that_met_no_damage_is_salvaged_with_the_one_that_does(
-    ray_cluster: None, config: Config, holed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+    ray_cluster: None, config: Config, holed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = config()
     made = replace(made, decode=replace(made.decode, segment_s=4.0, on_truncated="salvage"))
@@ -151,9 +145,9 @@ def test_an_encoder_that_met_no_damage_is_salvaged_with_the_one_that_does(
     alone = replace(made, encoders={"clip": sparse})
     extract(alone)
     assert durations(alone) == {"clip": (8.0, False)}
-    if stop != "never":
+    for retire in (lambda *_: False, retire_and_die):  # killed before the whole sample is retired, then after that
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(run_module, "retire_whole", lambda *a: stop == "after that" and retire_whole(*a) and die())
+            patch.setattr(run_module, "retire_whole", retire)
             patch.setattr(run_module, "publish", die)
             extract(both)
     extract(both)
@@ -165,6 +159,11 @@ def test_an_encoder_that_met_no_damage_is_salvaged_with_the_one_that_does(
     third = replace(both, encoders={**both.encoders, "third": sparse})
     extract(third)
     assert durations(third) == wanted | {"third": wanted["clip"]}
+
+
+def retire_and_die(*arguments: object) -> None:
+    assert retire_whole(*arguments)  # type: ignore[arg-type]
+    die()
 
 
 def die(*_: object) -> None:
