@@ -23,7 +23,8 @@ class EvaluateResources(Config):
     """What the evaluation asks of the cluster.
 
     Args:
-        num_actors: models that embed side by side; null: one per GPU of the cluster, else one per 2 CPUs.
+        num_actors: models that embed side by side; null: one per GPU of the cluster, else one per 2 CPUs, or
+            per `num_cpus_per_actor` where that is more.
         num_cpus_per_actor: CPUs (and PyTorch threads) of each.
         num_gpus_per_actor: GPUs of each; null: 1 where the cluster has GPUs, else 0.
         videos_per_task: videos that are sent to an actor at once.
