@@ -19,7 +19,7 @@ Shape legend: N clips, S = 16 frames, H = W = 112, C channels, D feature width.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -28,16 +28,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hvlm.config import Config, require
 from hvlm.encoders.base import BatchRunner, EncoderDescription, check_clips
-from hvlm.encoders.precision import Precision, resolve_device, resolve_precision, stated_precision
+from hvlm.encoders.config import C3D_CLIP_FRAMES, C3DConfig
+from hvlm.encoders.precision import resolve_device, resolve_precision, stated_precision
 from hvlm.encoders.weights import load_strict, read_state_dict, weights_identity
 from hvlm.errors import UserError
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
 
 RANDOM = "random"
-CLIP_FRAMES = 16
 CROP_PX = 112
 RESIZE_PX = (128, 171)
 MEAN_BGR = (90.25, 97.66, 101.41)
@@ -55,69 +54,6 @@ _LAYERS: tuple[tuple[str, int, tuple[int, int, int] | None], ...] = (
 )
 # Layers of the published file that features do not need.
 _UNUSED_KEYS = ("fc7.weight", "fc7.bias", "fc8.weight", "fc8.bias")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class C3DConfig(Config):
-    """A C3D encoder. Row i covers [i * stride_frames / fps, i * stride_frames / fps + 16 / fps) seconds.
-
-    Args:
-        weights: `random`, or a local file with the key layout of the published PyTorch port.
-        seed: of the random weights; without effect for others.
-        layer: which features; both follow their ReLU.
-        fps: frames per second that the clips are made of. 25 is near what the videos of Sports-1M had; a fixed rate
-            makes a clip last 0.64 s whatever the file's rate is.
-        stride_frames: sampled frames from one clip's start to the next one's; 16 means without overlap, 8 is the
-            official ActivityNet extraction.
-        only_spans: make only the clips that meet an annotated span; they must not overlap.
-        width: factor on the channels (1.0 is the published network, 0.125 a tiny one for tests).
-        fc_dim: width of fc6 and fc7; 4096 is published.
-        batch_size: clips per forward pass.
-        precision: of the matrix products; `auto` is fp32 on every device. bf16 is faster on a GPU, and its features are
-            others: it has another fingerprint.
-    """
-
-    kind: Literal["c3d"] = "c3d"
-    weights: str
-    seed: int = 0
-    layer: Literal["fc6", "fc7"] = "fc6"
-    fps: float = 25.0
-    stride_frames: int = 16
-    only_spans: bool = False
-    width: float = 1.0
-    fc_dim: int = 4096
-    batch_size: int = 8
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        require(self.weights != "", what="c3d.weights", got="''", expected="weights", do="set 'random' or a file")
-        require(self.seed >= 0, what="c3d.seed", got=self.seed, expected="0 or more", do="set e.g. seed: 0")
-        require(
-            0 < self.fps <= 1000, what="c3d.fps", got=self.fps, expected="above 0, at most 1000", do="set e.g. fps: 25"
-        )
-        require(
-            self.stride_frames >= 1,
-            what="c3d.stride_frames",
-            got=self.stride_frames,
-            expected="1 or more",
-            do="set e.g. 16",
-        )
-        require(
-            not self.only_spans or self.stride_frames >= CLIP_FRAMES,
-            what="c3d.stride_frames with only_spans",
-            got=self.stride_frames,
-            expected=f"at least {CLIP_FRAMES}: clips are left out, so no two may share frames",
-            do=f"set stride_frames: {CLIP_FRAMES}, or only_spans: false",
-        )
-        require(0 < self.width <= 4, what="c3d.width", got=self.width, expected="above 0, at most 4", do="set 1.0")
-        require(self.fc_dim >= 1, what="c3d.fc_dim", got=self.fc_dim, expected="1 or more", do="set 4096")
-        require(
-            self.batch_size >= 1,
-            what="c3d.batch_size",
-            got=self.batch_size,
-            expected="1 or more",
-            do="set e.g. batch_size: 8",
-        )
 
 
 class C3D(nn.Module):
@@ -198,7 +134,7 @@ def c3d_view(config: C3DConfig) -> FrameView:
     """Return the frames and pixels that C3D wants."""
     return FrameView(
         sampling=SamplingConfig(kind="spans" if config.only_spans else "fps", fps=config.fps),
-        clip_frames=CLIP_FRAMES,
+        clip_frames=C3D_CLIP_FRAMES,
         clip_stride=config.stride_frames,
         resize=RESIZE_PX,
         crop=CROP_PX,

@@ -7,65 +7,21 @@ Source: Radford et al., Learning Transferable Visual Models From Natural Languag
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import open_clip
 import torch
 from numpy.typing import NDArray
 
-from hvlm.config import Config, require
 from hvlm.encoders.base import BatchRunner, EncoderDescription, check_clips
 from hvlm.encoders.clip_model import RANDOM, ClipSpec, Preprocessing, build_model, read_spec, weights_path
-from hvlm.encoders.precision import Precision, resolve_device, resolve_precision, stated_precision
+from hvlm.encoders.config import ClipConfig
+from hvlm.encoders.precision import resolve_device, resolve_precision, stated_precision
 from hvlm.encoders.weights import weights_identity
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClipConfig(Config):
-    """A CLIP encoder.
-
-    Args:
-        model: a model name of open_clip (`ViT-B-32`), or the path of a JSON model config.
-        pretrained: `random`, a tag of open_clip for this model (downloaded on first use), or a local weights file.
-        seed: of the random weights; without effect for others.
-        preprocess_tag: only for a local weights file of a model whose published weights disagree on preprocessing: the
-            open_clip tag whose mean, std and resizing hold.
-        sampling: which frames get a row.
-        batch_size: frames per forward pass.
-        precision: of the matrix products; `auto` is fp32 on every device. bf16 is faster on a GPU, and its features are
-            others: it has another fingerprint.
-    """
-
-    kind: Literal["clip"] = "clip"
-    model: str
-    pretrained: str
-    seed: int = 0
-    preprocess_tag: str | None = None
-    sampling: SamplingConfig = field(default_factory=lambda: SamplingConfig(fps=1.0))
-    batch_size: int = 64
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        require(self.model != "", what="clip.model", got="''", expected="a model", do="set e.g. model: ViT-B-32")
-        require(
-            self.pretrained != "",
-            what="clip.pretrained",
-            got="''",
-            expected="weights",
-            do="set 'random', a tag or a file",
-        )
-        require(self.seed >= 0, what="clip.seed", got=self.seed, expected="0 or more", do="set e.g. seed: 0")
-        require(
-            self.batch_size >= 1,
-            what="clip.batch_size",
-            got=self.batch_size,
-            expected="1 or more",
-            do="set e.g. batch_size: 64",
-        )
 
 
 def describe_clip(config: ClipConfig) -> EncoderDescription:

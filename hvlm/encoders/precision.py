@@ -7,14 +7,12 @@ float32, layer norms and reductions stay float32, matrix products and convolutio
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 
 from hvlm.config import require
+from hvlm.encoders.config import Precision
 from hvlm.errors import UserError
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,10 +1,7 @@
-"""The encoders that a configuration can name."""
+"""The encoders that a configuration can name; an encoder's libraries are imported when one of its kind is used."""
 
 from hvlm.encoders.base import Encoder, EncoderDescription
-from hvlm.encoders.c3d import C3DConfig, describe_c3d, load_c3d
-from hvlm.encoders.clip import ClipConfig, describe_clip, load_clip
-
-EncoderConfig = ClipConfig | C3DConfig
+from hvlm.encoders.config import ClipConfig, EncoderConfig
 
 
 def describe_encoder(config: EncoderConfig) -> EncoderDescription:
@@ -13,7 +10,13 @@ def describe_encoder(config: EncoderConfig) -> EncoderDescription:
     Raises:
         UserError: what the configuration names does not exist.
     """
-    return describe_clip(config) if isinstance(config, ClipConfig) else describe_c3d(config)
+    if isinstance(config, ClipConfig):
+        from hvlm.encoders.clip import describe_clip
+
+        return describe_clip(config)
+    from hvlm.encoders.c3d import describe_c3d
+
+    return describe_c3d(config)
 
 
 def load_encoder(config: EncoderConfig, device: str) -> Encoder:
@@ -22,4 +25,10 @@ def load_encoder(config: EncoderConfig, device: str) -> Encoder:
     Raises:
         UserError: what the configuration names does not exist or does not fit.
     """
-    return load_clip(config, device) if isinstance(config, ClipConfig) else load_c3d(config, device)
+    if isinstance(config, ClipConfig):
+        from hvlm.encoders.clip import load_clip
+
+        return load_clip(config, device)
+    from hvlm.encoders.c3d import load_c3d
+
+    return load_c3d(config, device)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvlm.encoders.base import BatchRunner
-from hvlm.encoders.clip import ClipConfig
 from hvlm.encoders.clip_model import build_model, build_tokenizer, read_spec, weights_path
+from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.precision import resolve_device, resolve_precision
 
 log = logging.getLogger(__name__)

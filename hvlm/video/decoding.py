@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video.index import VideoStream
-from hvlm.video.packets import BackendName, FrameRequest
+from hvlm.video.packets import BackendName, FrameRequest, backend_for
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.segments import SegmentPlan
 from hvlm.video.views import FrameView
@@ -29,15 +29,6 @@ class DecoderBackend(Protocol):
             VideoError: truncated when a wanted frame cannot be decoded; unreadable, storage_* as `open_video`.
         """
         ...
-
-
-def backend_for(name: BackendName, counted: bool) -> BackendName:
-    """Which backend decodes a file where `name` is configured: PyAV where frames have to be counted.
-
-    torchcodec finds frames by pts, and decord cannot be told which of several streams to count. PyAV returns the frames
-    they would, and its version is in their fingerprints too.
-    """
-    return "pyav" if counted else name
 
 
 def get_backend(name: BackendName) -> DecoderBackend:

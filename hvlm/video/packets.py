@@ -54,6 +54,15 @@ class FrameRequest:
     counted: bool
 
 
+def backend_for(name: BackendName, counted: bool) -> BackendName:
+    """Which backend decodes a file where `name` is configured: PyAV where frames have to be counted.
+
+    torchcodec finds frames by pts, and decord cannot be told which of several streams to count. PyAV returns the frames
+    they would, and its version is in their fingerprints too.
+    """
+    return "pyav" if counted else name
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Wanted frames that are decoded in one go from one keyframe (`seek_pts` None: from the start of the file)."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hvlm.config import Config, require
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.metrics.linear_probe import ProbeConfig
 from hvlm.metrics.proposals import ProposalConfig
 from infra.cluster import ClusterConfig

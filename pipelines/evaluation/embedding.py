@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hvlm.data.collate import EncoderRows, VideoRows, collate, join_encoders
 from hvlm.data.samples import SampleMeta
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.text import load_text_encoder
 from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.consistency import boundary_pairs, distant_pair_cosine, temporal_consistency

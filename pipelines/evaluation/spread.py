@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import ray
 
 from hvlm.config import Config, require
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.metrics.linear_probe import LinearProbe
 from hvlm.metrics.proposals import ProposalConfig
 from infra.cluster import Bundle, total_resources

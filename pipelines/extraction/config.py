@@ -7,16 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Discriminator
 
 from hvlm.config import Config, require
-from hvlm.encoders.c3d import C3DConfig
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import C3DConfig, EncoderConfig
 from hvlm.video.packets import BackendName
 from infra.cluster import ClusterConfig
 from pipelines.extraction.frame_cache import FrameCacheConfig
 from pipelines.extraction.sandbox import DecodeLimits
 from pipelines.store.publish import PublishConfig
 from pipelines.store.sources import SourceConfig
-
-EncoderConfig = Annotated[ClipConfig | C3DConfig, Discriminator("kind")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +87,7 @@ class ExtractConfig(Config):
 
     store_uri: str
     source: SourceConfig
-    encoders: dict[str, EncoderConfig]
+    encoders: dict[str, Annotated[EncoderConfig, Discriminator("kind")]]
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     resources: ExtractResources = field(default_factory=ExtractResources)

@@ -13,8 +13,9 @@ import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext, Dataset
 
+from hvlm.encoders.config import EncoderConfig
 from infra.cluster import total_resources
-from pipelines.extraction.config import EncoderConfig, ExtractResources
+from pipelines.extraction.config import ExtractResources
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import EncodeStage
 from pipelines.extraction.resources import EncoderPool

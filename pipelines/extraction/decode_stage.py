@@ -16,9 +16,8 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from hvlm.errors import Reason, UserError, VideoError
-from hvlm.video.decoding import backend_for
 from hvlm.video.index import VideoIndex
-from hvlm.video.packets import BackendName
+from hvlm.video.packets import BackendName, backend_for
 from hvlm.video.sampling import sample_frames
 from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView

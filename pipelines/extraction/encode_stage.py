@@ -15,11 +15,11 @@ import pyarrow as pa
 import torch
 
 from hvlm.encoders.base import Encoder, is_device_fault, is_out_of_memory
+from hvlm.encoders.config import EncoderConfig
 from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.views import FrameView, clip_positions, cut_clips
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of, replace_column
-from pipelines.extraction.config import EncoderConfig
 
 STAGE = "encode"
 logger = logging.getLogger(__name__)

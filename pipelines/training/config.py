@@ -5,7 +5,7 @@ from typing import Literal
 
 from hvlm.config import Config, require
 from hvlm.data.batching import BatchingConfig
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.losses.monitors import AlarmConfig
 from hvlm.losses.objective import ObjectiveConfig, check_objective
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig

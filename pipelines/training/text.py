@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from hvlm.data.collate import TextRow
 from hvlm.data.samples import SampleMeta
-from hvlm.encoders.clip import ClipConfig, describe_clip
+from hvlm.encoders.clip import describe_clip
+from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.text import load_text_encoder
 from hvlm.errors import UserError
 from infra import storage

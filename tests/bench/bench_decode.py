@@ -29,9 +29,9 @@ import pyarrow as pa
 import torch
 
 from hvlm.errors import VideoError
-from hvlm.video.decoding import backend_for, decode_views, get_backend
+from hvlm.video.decoding import decode_views, get_backend
 from hvlm.video.index import VideoIndex, scan_video
-from hvlm.video.packets import BackendName
+from hvlm.video.packets import BackendName, backend_for
 from hvlm.video.sampling import SamplingConfig
 from hvlm.video.segments import plan_segments
 from hvlm.video.shrink import shrink_video

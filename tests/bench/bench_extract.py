@@ -27,7 +27,7 @@ import numpy as np
 import ray
 import torch
 
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.registry import describe_encoder, load_encoder
 from hvlm.synthetic.dataset import RenderConfig, render_world
 from hvlm.synthetic.world import WorldConfig

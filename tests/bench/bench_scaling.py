@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hvlm.encoders.c3d import C3DConfig
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import C3DConfig, ClipConfig
 from hvlm.video.sampling import SamplingConfig
 from infra.cluster import ClusterConfig, connect
 from pipelines.extraction.config import EncoderConfig, ExtractConfig

@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import ClipConfig
 from hvlm.video.sampling import SamplingConfig
 from infra.cluster import ClusterConfig, connect
 from tests.bench.bench_extract import make_folder, time_job

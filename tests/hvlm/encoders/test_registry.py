@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hvlm.encoders.c3d import C3DConfig
-from hvlm.encoders.clip import ClipConfig
+from hvlm.encoders.config import C3DConfig, ClipConfig
 from hvlm.encoders.registry import describe_encoder, load_encoder
 
 CONFIGS = [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hvlm.encoders.clip import ClipConfig
 from hvlm.encoders.clip_model import build_model, build_tokenizer, read_spec
+from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.text import TruncatedText, load_text_encoder
 from hvlm.errors import UserError
 

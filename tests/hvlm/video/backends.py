@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from hvlm.errors import UserError
-from hvlm.video.decoding import backend_for, get_backend
-from hvlm.video.packets import BackendName, FrameRequest
+from hvlm.video.decoding import get_backend
+from hvlm.video.packets import BackendName, FrameRequest, backend_for
 from tests.hvlm.video.numbered import RECIPES
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from hvlm.errors import Reason, UserError, VideoError
 from hvlm.video import packets
-from hvlm.video.decoding import backend_for, decode_views, get_backend
+from hvlm.video.decoding import decode_views, get_backend
 from hvlm.video.index import VideoStream, probe_video, scan_video
 from hvlm.video.resizing import resize_and_crop
 from hvlm.video.sampling import SamplingConfig
@@ -250,11 +250,6 @@ def test_a_segment_without_rows_decodes_nothing(numbered_video: Callable[[str], 
     empty = plan_segments(index, {"clip": CLIP}, 0.5)[1]
     assert empty.views["clip"].num_rows == 0
     assert decode_views(index.stream, backend, empty, {"clip": CLIP})["clip"].shape == (0, 64, 64, 3)
-
-
-def test_frames_that_must_be_counted_are_pyavs():
-    assert {backend_for(name, counted=True) for name in ("pyav", "decord", "torchcodec")} == {"pyav"}
-    assert backend_for("decord", counted=False) == "decord"
 
 
 def test_an_unknown_backend_is_refused():

@@ -7,7 +7,7 @@ import pytest
 from hvlm.errors import Reason, VideoError
 from hvlm.video import packets
 from hvlm.video.index import open_video, scan_video
-from hvlm.video.packets import FrameRequest, PacketReader, plan_runs, truncated
+from hvlm.video.packets import FrameRequest, PacketReader, backend_for, plan_runs, truncated
 from tests.hvlm.video.numbered import Recipe, request_frames, write_video
 
 
@@ -93,3 +93,8 @@ def test_truncated_names_the_numbers():
     error = truncated(made_request([0, 10, 20], [0]), 1, "the file ended")
     assert error.reason == Reason.TRUNCATED and error.permanent
     assert "1 of 3 wanted frames" in str(error) and "frame 10" in str(error) and "the file ended" in str(error)
+
+
+def test_frames_that_must_be_counted_are_pyavs():
+    assert {backend_for(name, counted=True) for name in ("pyav", "decord", "torchcodec")} == {"pyav"}
+    assert backend_for("decord", counted=False) == "decord"

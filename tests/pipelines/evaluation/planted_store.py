@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvlm.encoders.clip import ClipConfig, describe_clip
+from hvlm.encoders.clip import describe_clip
+from hvlm.encoders.config import ClipConfig
 from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model

@@ -11,7 +11,8 @@ import polars as pl
 from hvlm.data.batching import BatchingConfig
 from hvlm.data.keys import video_key
 from hvlm.data.splits import SplitConfig
-from hvlm.encoders.clip import ClipConfig, describe_clip
+from hvlm.encoders.clip import describe_clip
+from hvlm.encoders.config import ClipConfig
 from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
