@@ -153,6 +153,9 @@ def _describe(item: Any) -> str:
         return f"{key} is not a known key"
     if item["type"] in ("missing", "missing_argument"):
         return f"{key} is missing"
+    if item["type"] == "value_error":  # one of ours, which names the key and what it got
+        message = item["msg"].removeprefix("Value error, ")
+        return f"in {key}: {message}" if item["loc"] else message
     return f"{key}={item['input']!r}: {item['msg']}"
 
 

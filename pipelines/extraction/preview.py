@@ -1,7 +1,6 @@
 """What an extraction would do: the same listing, diff and plan as the job; nothing is written, Ray is not started."""
 
 import os
-import random
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +24,9 @@ from pipelines.store.catalog import FeatureStore, StoreFrames
 from pipelines.store.claim import check_source
 from pipelines.store.plan import Plan, make_plan
 from pipelines.store.schema import FAILURES, SAMPLES, STAGED, VIDEOS
-from pipelines.store.snapshot import SnapshotDiff, diff_listing, identify, to_retry
+from pipelines.store.snapshot import PROBE_COLUMNS, SnapshotDiff, diff_listing, identify, to_retry
 from pipelines.store.sources import SourceListing, list_source
-from pipelines.store.spans import holds_spans
+from pipelines.store.spans import holds_spans, with_spans
 
 READ_AT_MOST = 64  # new files that a plan opens: enough for the hours, bounded whatever the source's size
 TIMED_VIDEOS = 3
@@ -105,16 +104,14 @@ def _frames(config: ExtractConfig) -> StoreFrames:
     if exists:
         store = FeatureStore.open(config.store_uri)
         check_source(store, "videos", config.source.uri, config.source.replace)
-        return store.frames(full=True)
+        return replace(store.frames(), videos=store.videos())
     return StoreFrames(*(pl.DataFrame(schema=schema) for schema in (VIDEOS, STAGED, SAMPLES, FAILURES)))
 
 
 def _read_some(diff: SnapshotDiff, limits: DecodeLimits) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
     """Return the identified rows of up to READ_AT_MOST new files by id, and their failure rows."""
-    rows = diff.to_hash.to_dicts()
-    if len(rows) > READ_AT_MOST:
-        rows = random.Random(0).sample(rows, READ_AT_MOST)
-    read = {row["video_id"]: identify(row, process_sandbox(limits).probe) for row in rows}
+    some = diff.to_hash.sample(min(READ_AT_MOST, diff.to_hash.height), seed=0)
+    read = {row["video_id"]: identify(row, process_sandbox(limits).probe) for row in some.to_dicts()}
     blank: dict[str, Any] = {name: "" if kind == pl.String() else None for name, kind in FAILURES.items()}
     failures = [
         {
@@ -132,24 +129,32 @@ def _read_some(diff: SnapshotDiff, limits: DecodeLimits) -> tuple[dict[str, dict
 
 
 def _videos_after(videos: pl.DataFrame, diff: SnapshotDiff, read: dict[str, dict[str, Any]]) -> pl.DataFrame:
-    """Return the snapshot as it would be; a file that was not opened gets a content hash that no other content has."""
-    blank = dict.fromkeys(VIDEOS)
-    new = [
-        {
-            **blank,
-            "state": "live",
-            "snapshot": 0,
-            **{k: v for k, v in read.get(row["video_id"], row).items() if k in VIDEOS},
-        }
-        for row in diff.to_hash.to_dicts()
-    ]
-    for row in new:
-        row["content_hash"] = row["content_hash"] or f"unread:{row['uri']}"
-    replaced = pl.concat([pl.DataFrame(new, schema=VIDEOS), diff.relabelled.select(list(VIDEOS))])
+    """Return the snapshot as it would be.
+
+    A file that was not opened is taken for the known one of its size and stamp (it was moved); where there is none, it
+    gets a content hash that no other content has.
+    """
+    opened = pl.DataFrame(list(read.values()), schema=VIDEOS)
+    unopened = diff.to_hash.filter(~pl.col("video_id").is_in(opened["video_id"].implode()))
+    replaced = pl.concat([opened, _moved_or_new(unopened, videos), diff.relabelled], how="diagonal")
+    replaced = replaced.select(list(VIDEOS)).with_columns(
+        pl.col("content_hash").fill_null("unread:" + pl.col("uri")), state=pl.lit("live"), snapshot=pl.lit(0, pl.Int64)
+    )
     kept = videos.join(
         pl.concat([replaced.select("video_id"), diff.gone.select("video_id")]), on="video_id", how="anti"
     )
     return pl.concat([kept.select(list(VIDEOS)), replaced])
+
+
+def _moved_or_new(unopened: pl.DataFrame, videos: pl.DataFrame) -> pl.DataFrame:
+    """Add content hash and probe of the known video of the same size and stamp, if there is one."""
+    place = ["size_bytes", "stamp"]
+    known = videos.filter(pl.col("content_hash").is_not_null()).unique(place, keep="first", maintain_order=True)
+    found = unopened.join(known.select(*place, "content_hash", *PROBE_COLUMNS), on=place, how="left")
+    moved = found.filter(pl.col("content_hash").is_not_null() & pl.col("spans"))
+    hashes = [with_spans(*row) for row in moved.select("content_hash", "metadata_json").iter_rows()]
+    moved = moved.with_columns(content_hash=pl.Series(hashes, dtype=pl.String))
+    return found.update(moved.select("video_id", "content_hash"), on="video_id")
 
 
 def _rough_seconds(config: ExtractConfig, todo: pl.DataFrame, hours: float) -> float | None:

@@ -101,7 +101,10 @@ def test_overrides_leave_the_given_values_alone():
         ("seed: 1\n", "source is missing"),
         ("source: {}\n", r"source\.uri is missing"),
         ("source: {uri: /v}\nseed: one\n", "seed='one': Input should be a valid integer"),
-        ("source: {uri: /v}\nshapes: {a: {kind: circle, radius: 0}}\n", r"circle\.radius: got 0\.0; expected above 0"),
+        (
+            "source: {uri: /v}\nshapes: {a: {kind: circle, radius: 0}}\n",
+            r"got in shapes\.a\.\S*: circle\.radius: got 0\.0; expected above 0; raise it; shapes\.a\.Square",
+        ),
         ("source: {uri: /v}\nseed: 1\nseed: 2\n", "line 3: got the key 'seed' a second time"),
         ("source: {uri: /v, uri: /w}\n", "line 1: got the key 'uri' a second time"),
         ("source: [\n", "expected valid YAML"),

@@ -1,5 +1,6 @@
 """A preview opens a bounded number of files and estimates the rest."""
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pipelines.extraction.run import extract
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.snapshot import apply_snapshot, diff_listing, identify
 from pipelines.store.sources import list_source
+from pipelines.store.spans import file_part
 from tests.pipelines.extraction.conftest import write_video
 
 
@@ -33,6 +35,32 @@ def test_hours_of_unread_files_are_the_mean_of_the_read_ones(
     assert part.predicted.feature_bytes == whole.predicted.feature_bytes
     assert part.num_unread == 4 and part.predicted.hours == pytest.approx(36 / 3600)
     assert part.plan.counts["clip"]["new"] == 6 and part.predicted.seconds is not None and part.predicted.seconds > 0
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_moved_files_are_foretold_although_they_are_not_opened(
+    config: Callable[..., ExtractConfig], videos: Path, spans: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampling = {"sampling": {"kind": "spans", "fps": 2.0}} if spans else {}
+    clip = {"kind": "clip", "model": "jobs/configs/models/tiny_clip.json", "pretrained": "random"} | sampling
+    annotations = videos.parent / "annotations.json"
+    segments = [{"label": "waving", "segment": [0.0, 1.0]}]
+    annotations.write_text(json.dumps({"database": {"v0": {"subset": "training", "annotations": segments}}}))
+    made = config(source={"uri": str(videos), "annotations_uri": str(annotations)}, encoders={"clip": clip})
+    store = FeatureStore.open(made.store_uri, create=True)
+    take_snapshot(store, made)
+    before = store.videos()
+    (videos / "moved").mkdir()
+    for path in list(videos.glob("*.mp4")):
+        path.rename(videos / "moved" / path.name)
+    write_video(videos / "added.mp4")
+    monkeypatch.setattr(preview_module, "READ_AT_MOST", 0)
+    todo = preview(made).plan.todo
+    known, found = set(before["content_hash"]), set(todo["content_hash"])
+    if spans:  # v0 has another id now, for which none is annotated
+        known, found = ({file_part(value) for value in values} for values in (known, found))
+    assert known < found and todo.height == before.height + 1
+    assert todo["duration_s"].null_count() == before["duration_s"].null_count() + 1
 
 
 def test_a_machine_without_gpu_guesses_the_time_of_a_job_that_needs_one(config: Callable[..., ExtractConfig]) -> None:
@@ -84,5 +112,5 @@ def test_a_failed_file_that_was_written_anew_is_foretold_to_be_tried_again(
 
 
 def take_snapshot(store: FeatureStore, made: ExtractConfig) -> None:
-    diff = diff_listing(list_source(made.source), store.videos())
+    diff = diff_listing(list_source(made.source), store.videos(), made.samples_spans)
     apply_snapshot(store, diff, [identify(row) for row in diff.to_hash.to_dicts()])
