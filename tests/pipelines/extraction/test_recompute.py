@@ -134,13 +134,15 @@ def test_the_distance_is_that_of_the_worst_row() -> None:
     assert distance(stored[:1], again) == np.inf and distance(again[:0], again[:0]) == 0.0
 
 
-def test_a_salvaged_video_is_salvaged_again(ray_cluster: None, config: Config, videos: Path, stack: ExitStack) -> None:
+def test_a_salvaged_video_is_salvaged_again(
+    ray_cluster: None, c3d_config: Config, videos: Path, stack: ExitStack
+) -> None:
     whole = write_video(videos / "whole.mp4", seconds=8.0, seed=30, moov_first=True).read_bytes()
     (videos / "half.mp4").write_bytes(whole[: len(whole) * 6 // 10])
-    salvaging = config(decode={"on_truncated": "salvage"})
+    salvaging = c3d_config(decode={"on_truncated": "salvage"})
     extract(salvaging)
     report = proof(salvaging, stack)
     assert (report.compared, report.problems, report.skipped) == (report.chosen, (), {})
     assert {"half", "whole"} <= set(live_samples(FeatureStore.open(salvaging.store_uri).samples())["video_id"])
-    strict = proof(config(), stack)
+    strict = proof(c3d_config(), stack)
     assert {video_id for video_id, _, _ in strict.skipped} == {"half"}

@@ -101,24 +101,24 @@ def test_a_run_that_dies_half_way_is_continued(
     assert report.num_frames < 2 * 11 * 20 and not verify_store(config().store_uri).problems
 
 
-def test_new_and_changed_videos_are_the_only_work(ray_cluster: None, config: Config, videos: Path) -> None:
-    extract(config())
+def test_new_and_changed_videos_are_the_only_work(ray_cluster: None, c3d_config: Config, videos: Path) -> None:
+    extract(c3d_config())
     write_video(videos / "new.mp4", seed=20)
     write_video(videos / "v0.mp4", seconds=3.0, seed=21)
     (videos / "v1.mp4").unlink()
-    seen = preview(config())
-    assert seen.plan.counts["clip"] | {"failed_before": 0} == {
-        **dict.fromkeys(seen.plan.counts["clip"], 0),
+    seen = preview(c3d_config())
+    assert seen.plan.counts["c3d"] | {"failed_before": 0} == {
+        **dict.fromkeys(seen.plan.counts["c3d"], 0),
         "new": 1,
         "changed": 1,
         "done": 2,
     }
     assert seen.tombstoned == 1
-    report = extract(config())
+    report = extract(c3d_config())
     assert sorted(report.plan.todo["video_id"]) == ["new", "v0"]
-    manifest = open_manifest(config().store_uri)
+    manifest = open_manifest(c3d_config().store_uri)
     assert sorted(manifest.frame["video_id"]) == ["long one", "new", "v0", "v2"]
-    assert dict(manifest.frame.select("video_id", "clip.num_rows").iter_rows())["v0"] == 12
+    assert dict(manifest.frame.select("video_id", "c3d.num_rows").iter_rows())["v0"] == 2
 
 
 def test_another_encoder_setting_makes_only_that_encoder_stale(ray_cluster: None, config: Config) -> None:
@@ -150,7 +150,7 @@ def test_another_encoder_setting_makes_only_that_encoder_stale(ray_cluster: None
     assert first.to_series().all()
 
 
-def test_a_lost_row_fails_the_job(ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_row_fails_the_job(ray_cluster: None, c3d_config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     original = run_module.extraction_dataset
 
     def lossy(work, stages):  # type: ignore[no-untyped-def]
@@ -158,8 +158,8 @@ def test_a_lost_row_fails_the_job(ray_cluster: None, config: Config, monkeypatch
 
     monkeypatch.setattr(run_module, "extraction_dataset", lossy)
     with pytest.raises(RowConservationError, match="neither came out nor failed"):
-        extract(config())
-    assert FeatureStore.open(config().store_uri).samples().is_empty()
+        extract(c3d_config())
+    assert FeatureStore.open(c3d_config().store_uri).samples().is_empty()
 
 
 def test_the_error_budget_ends_the_run_with_a_table_and_what_was_committed_stays(
@@ -194,7 +194,7 @@ def test_more_gpus_than_the_cluster_has_is_said_at_once(ray_cluster: None, confi
 
 
 def test_a_source_that_can_only_not_be_read_today_fails_the_job(
-    ray_cluster: None, config: Config, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, c3d_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def grown(source: SourceConfig) -> SourceListing:
         listing = list_source(source)
@@ -202,15 +202,15 @@ def test_a_source_that_can_only_not_be_read_today_fails_the_job(
 
     monkeypatch.setattr(run_module, "list_source", grown)  # every file ends before its listed size: it is being written
     with pytest.raises(ErrorBudgetExceeded, match=r"none of 6 videos.*\n.*6 × storage_transient"):
-        extract(config())
+        extract(c3d_config())
     monkeypatch.undo()
-    assert extract(config()).num_done == 4
+    assert extract(c3d_config()).num_done == 4
 
 
 def test_a_file_that_cannot_be_read_now_keeps_what_it_has_and_is_not_decoded_under_its_old_hash(
-    ray_cluster: None, config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, c3d_config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract(config())
+    extract(c3d_config())
     write_video(videos / "v0.mp4", seed=77)  # replaced, and still being written when the next job looks at it
 
     def growing(source: SourceConfig) -> SourceListing:
@@ -218,14 +218,14 @@ def test_a_file_that_cannot_be_read_now_keeps_what_it_has_and_is_not_decoded_und
         more = pl.col("size_bytes") + (pl.col("video_id") == "v0").cast(pl.Int64)
         return replace(listing, frame=listing.frame.with_columns(size_bytes=more))
 
-    faster = config(encoders=config_encoders(fps=2.0))
+    other = c3d_config(encoders={"c3d": replace(c3d_config().encoders["c3d"], fps=5.0)})
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "list_source", growing)
-        report = extract(faster)
+        report = extract(other)
     assert report.num_done == 3  # v0's old hash is stale too, but its file is not what was hashed
-    staged = FeatureStore.open(faster.store_uri).staged()
+    staged = FeatureStore.open(other.store_uri).staged()
     assert staged.filter(pl.col("video_id") == "v0").is_empty()
-    assert extract(faster).num_done == 1
+    assert extract(other).num_done == 1
 
 
 def config_encoders(fps: float) -> dict[str, Any]:
@@ -234,12 +234,12 @@ def config_encoders(fps: float) -> dict[str, Any]:
 
 
 def test_a_decoding_limit_of_the_config_holds_and_its_failures_can_be_retried(
-    ray_cluster: None, config: Config
+    ray_cluster: None, c3d_config: Config
 ) -> None:
     limits = {"limits": {"output_gib": 1e-6}, "segment_s": 2.0}  # 1 kB: less than a frame
     with pytest.raises(ErrorBudgetExceeded, match="too_large"):
-        extract(config(decode=limits))
-    assert extract(config(retry_failed=True)).num_done == 4
+        extract(c3d_config(decode=limits))
+    assert extract(c3d_config(retry_failed=True)).num_done == 4
 
 
 def test_rejected_lines_of_a_list_count_for_the_error_budget(

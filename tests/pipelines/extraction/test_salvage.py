@@ -79,14 +79,17 @@ def test_switching_to_salvage_extracts_the_truncated_videos_alone(
 
 
 def test_what_is_salvaged_is_the_same_in_one_run_after_a_kill_and_in_other_segments(
-    ray_cluster: None, config: Config, damaged: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ray_cluster: None, c3d_config: Config, damaged: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = [str(tmp_path / name) for name in ("at-once", "long", "killed")]
     salvage = {"segment_s": 2.0, "on_truncated": "salvage"}
-    first = extract(config(store_uri=stores[0], decode=salvage))
+    first = extract(c3d_config(store_uri=stores[0], decode=salvage))
     assert list(first.salvaged) == ["half"] and "half" not in {row["video_id"] for row in first.failures}
-    extract(config(store_uri=stores[1], decode=salvage | {"segment_s": 60.0}))
-    killed, commit = config(store_uri=stores[2], decode=salvage, commit_interval_s=0.001), FeatureStore.commit_staged
+    extract(c3d_config(store_uri=stores[1], decode=salvage | {"segment_s": 60.0}))
+    killed, commit = (
+        c3d_config(store_uri=stores[2], decode=salvage, commit_interval_s=0.001),
+        FeatureStore.commit_staged,
+    )
 
     def die_salvaging(self: FeatureStore, rows: list[dict[str, object]]) -> None:
         commit(self, rows)
@@ -98,7 +101,7 @@ def test_what_is_salvaged_is_the_same_in_one_run_after_a_kill_and_in_other_segme
         extract(killed)
     extract(killed)
     found = [open_manifest(store).frame.filter(video_id="half").to_dicts()[0] for store in stores]
-    samples = [read_sample(store, row, "clip") for store, row in zip(stores, found, strict=True)]
+    samples = [read_sample(store, row, "c3d") for store, row in zip(stores, found, strict=True)]
     for features, meta in samples[1:]:
         np.testing.assert_allclose(features.astype(np.float32), samples[0][0].astype(np.float32), atol=2e-2)
         assert meta == samples[0][1]
