@@ -4,7 +4,6 @@ Every write is one ACID commit. Credentials for remote stores come from the envi
 """
 
 import json
-import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +18,10 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from hvlm.errors import JobError, UserError
 from infra import retries, storage
-from pipelines.store.lease import Lease, create_table
+from pipelines.store.lease import Lease
 from pipelines.store.liveness import is_stored, live_samples
 from pipelines.store.schema import APPEND_ONLY, SAMPLES, SCHEMA_VERSION, TABLES
+from pipelines.store.tables import check_place, clean_errors, create_table, scan_table
 
 _FORMAT = "hierarchicalvlm feature store"
 # A training run may pin a version for years; Delta's default would drop its log after 30 days.
@@ -30,10 +30,6 @@ _RETENTION = "interval 3650 days"
 _FAILURE_KEY = ["video_id", "uri", "stage", "content_hash", "encoder", "fingerprint"]
 # Names a commit in the log of its table: whether one whose answer was lost has been made.
 _COMMIT_ID, _RECENT = "hvlm_commit", 20
-# Delta Lake's errors have no status, only words; what its own retries (ten, of the whole call) did not mend comes here.
-_TRANSIENT = re.compile(
-    r"\b(408|429|500|502|503|504)\b|slow ?down|throttl|timed? ?out|connection|error sending request|temporarily", re.I
-)
 # What planning reads; over a million videos the other columns are a gigabyte.
 _PAIR = ["video_id", "content_hash", "encoder", "fingerprint"]
 _FOR_PLANNING = {
@@ -66,9 +62,10 @@ class FeatureStore:
         """Return the store at a URI, made first if `create` and it is not there.
 
         Raises:
-            UserError: no store there, or one that a newer version wrote.
+            UserError: no store there, one that a newer version wrote, or a place that Delta Lake cannot take.
         """
         uri = storage.absolute_uri(uri)
+        check_place(uri)
         store, description = cls(uri), storage.join(uri, "store.json")
         with storage.reachable("store_uri", uri):
             if not storage.exists(description):
@@ -133,7 +130,7 @@ class FeatureStore:
         """Return the sample rows of the version that was the newest at a moment (before the first one: no rows)."""
         table = self._table("samples")
         table.load_as_version(moment)
-        return pl.scan_delta(table).select(list(SAMPLES)).collect()
+        return scan_table(table).select(list(SAMPLES)).collect()
 
     def metadata(self, columns: Sequence[str] = ("video_id", "metadata_hash", "metadata_json")) -> pl.DataFrame:
         """Return all metadata that any video has or had: video_id, metadata_hash, metadata_json."""
@@ -277,7 +274,7 @@ class FeatureStore:
             ) from error
 
     def _scan(self, name: str, version: int | None = None) -> pl.LazyFrame:
-        frame = pl.scan_delta(self._table(name, version))
+        frame = scan_table(self._table(name, version))
         present = frame.collect_schema()
         return frame.select(
             pl.col(column) if column in present else pl.lit(None, kind).alias(column)
@@ -361,32 +358,3 @@ def _check_description(uri: str) -> None:
             expected=f"at most {SCHEMA_VERSION} (this version of the program)",
             do="update the program: a newer one wrote this store",
         )
-
-
-@contextmanager
-def clean_errors(uri: str) -> Iterator[None]:
-    """A full disk or a missing permission inside Delta Lake becomes the same clean error as in `infra.storage`.
-
-    What may pass becomes a ConnectionError, for `retries.retrying`.
-    """
-    try:
-        yield
-    except (OSError, DeltaError) as error:
-        text = str(error)
-        if "No space left" in text or "os error 28" in text:
-            raise UserError(
-                what=uri,
-                got="no space left on the device",
-                expected="room to write",
-                do="free space, then run the same command again",
-            ) from error
-        if "Permission denied" in text or "os error 13" in text:
-            raise UserError(
-                what=uri,
-                got="permission denied",
-                expected="permission to write",
-                do="change the permissions or the store's URI",
-            ) from error
-        if _TRANSIENT.search(text) and not isinstance(error, ConnectionError):
-            raise ConnectionError(f"{uri}: {text}") from error
-        raise

@@ -20,12 +20,12 @@ from types import TracebackType
 
 import polars as pl
 import psutil
-import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from hvlm.errors import JobError
 from infra import storage
+from pipelines.store.tables import create_table, scan_table
 
 logger = logging.getLogger(__name__)
 
@@ -220,15 +220,6 @@ def _open_table(uri: str) -> DeltaTable:
     return DeltaTable(uri)
 
 
-def create_table(uri: str, schema: pa.Schema, configuration: dict[str, str]) -> None:
-    """Create a table unless it is there; another job may do the same at this very moment."""
-    try:
-        DeltaTable.create(uri, schema=schema, mode="ignore", configuration=configuration)
-    except CommitFailedError:
-        if not DeltaTable.is_deltatable(uri):
-            raise
-
-
 def _forget_old_rows(table: DeltaTable) -> None:
     """Each renewal leaves a file behind. Only the holder may delete them: it makes versions, which would cost another's
     renewal the race.
@@ -240,7 +231,7 @@ def _forget_old_rows(table: DeltaTable) -> None:
 
 
 def _read(table: DeltaTable) -> Holder | None:
-    rows = pl.scan_delta(table).select(list(LEASE)).collect().to_dicts()
+    rows = scan_table(table).select(list(LEASE)).collect().to_dicts()
     return Holder(**rows[0]) if rows else None
 
 

@@ -10,8 +10,9 @@ import logging
 
 from deltalake import DeltaTable
 
-from pipelines.store.catalog import FeatureStore, clean_errors
+from pipelines.store.catalog import FeatureStore
 from pipelines.store.schema import APPEND_ONLY, TABLES
+from pipelines.store.tables import clean_errors
 
 logger = logging.getLogger(__name__)
 # A reader opens every file of a table: 100 cost a second on an object store, one big file a tenth of it.
