@@ -72,7 +72,7 @@ integration: setup ## a real Ray head with submitted jobs, a real MLflow server
 	@$(BIN)/python -m pytest -q tests/integration
 
 smoke: setup ## the demo on a few videos
-	@root=$$(mktemp -d)
+	@root=$$(mktemp -d "/tmp/my runs #1 ü.XXXXXX")
 	trap 'rm -rf "$$root"' EXIT
 	$(BIN)/python -m jobs.demo --smoke --root "$$root"
 

@@ -100,7 +100,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
                 )
             node = child
         try:
-            node[last] = _parse(text)
+            node[last] = _override_value(text)
         except yaml.YAMLError as error:
             raise UserError(what="override", got=override, expected="a YAML value after '='", do="quote it") from error
     return merged
@@ -161,6 +161,12 @@ def _describe(item: Any) -> str:
 
 def _copy(values: dict[str, Any]) -> dict[str, Any]:
     return {key: _copy(value) if isinstance(value, dict) else value for key, value in values.items()}
+
+
+def _override_value(text: str) -> Any:
+    """Return the value of an override: a command line has no comments, `/data/my videos #2` is all path."""
+    value, plain = _parse(text), text.strip()
+    return plain if isinstance(value, str) and plain[0] not in "'\"|>" else value
 
 
 def _parse(text: str | TextIO) -> Any:

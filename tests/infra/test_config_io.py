@@ -67,6 +67,20 @@ def test_overrides_win_and_are_read_as_yaml(write):
     assert config == RunConfig(source=SourceConfig(uri="s3://b/k=1", extensions=(".avi", ".mp4")), seed=2)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/my videos #2/ü", "/my videos #2/ü"),
+        (" /v ", "/v"),
+        ("'/v #2 '", "/v #2 "),
+        ('"a\\tb"', "a\tb"),
+        ("''", ""),
+    ],
+)
+def test_a_path_in_an_override_is_taken_as_it_stands(text, expected):
+    assert apply_overrides({}, [f"uri={text}"]) == {"uri": expected}
+
+
 def test_an_override_makes_the_levels_it_needs(write):
     config = load_config(RunConfig, write("source: {uri: /v}\n"), ["shapes.a.kind=circle", "shapes.a.radius=2"])
     assert config.shapes == {"a": CircleConfig(radius=2.0)}
