@@ -29,6 +29,7 @@ from hvlm.video.views import FrameView
 
 _COMMAND = "from pipelines.extraction.sandbox_child import main; main({handle}, {memory_bytes})"
 _START_S = 120.0  # importing PyTorch on a busy machine
+_END_S = 2.0  # a crash writes its core first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +71,14 @@ class _Child:
     process: subprocess.Popen[bytes]
     connection: Connection
     socket: socket.socket
+
+    def end_code(self) -> int:
+        """Return the return code of a child that has hung up; one that lives on is ended."""
+        try:
+            return self.process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGHUP)  # no handler of Python's: it ends whoever holds the GIL
+            return self.process.wait()
 
     def end(self) -> None:
         self.process.kill()
@@ -188,7 +197,7 @@ class Sandbox:
                 raise VideoError(Reason.TIMEOUT, message)
             return child.connection.recv()
         except (EOFError, OSError) as error:
-            code = child.process.wait()
+            code = child.end_code()
             self.close()
             raise _ChildDied(code) from error
         except BaseException:  # a time limit, a cancelled task: its late answer would pass for that of the next request
@@ -222,7 +231,7 @@ class Sandbox:
         try:
             child.connection.recv()
         except (EOFError, OSError) as error:
-            code = process.wait()
+            code = child.end_code()
             child.end()
             raise _ChildDied(code) from error
         return child

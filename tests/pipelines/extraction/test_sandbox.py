@@ -76,8 +76,9 @@ def test_errors_of_the_video_come_through(sandbox: Sandbox, tmp_path: Path) -> N
         ("import os; os.abort()", Reason.CRASHED),
         ("kept = [bytearray(2**26) for _ in range(64)]", Reason.OUT_OF_MEMORY),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", Reason.OUT_OF_MEMORY),
+        ("import os, time; os.closerange(3, 99); time.sleep(99)", Reason.CRASHED),
     ],
-    ids=["hangs with the GIL", "segfaults", "aborts", "eats memory", "killed by the system"],
+    ids=["hangs with the GIL", "segfaults", "aborts", "eats memory", "killed by the system", "hangs up and lives"],
 )
 def test_a_hostile_decoder_costs_its_video_only(
     sandbox: Sandbox, video: str, monkeypatch: pytest.MonkeyPatch, code: str, reason: Reason
