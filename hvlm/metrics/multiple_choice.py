@@ -1,4 +1,4 @@
-"""Multiple-choice accuracy (EgoMCQ, SummaryMCQ, ShuffleMCQ) with its interval, and the paired bootstrap.
+"""Multiple-choice accuracy (EgoMCQ, SummaryMCQ, ShuffleMCQ) with its interval.
 
 A question's credit is 1 for a hit and 0 for a miss. Two rules for ties: `first` is the official argmax, for files that
 fix the order of the options; `share` gives a right option within 1e-5 of the maximum 1 / (number tied), for ShuffleMCQ,
@@ -19,8 +19,6 @@ TieRule = Literal["first", "share"]
 TIE_TOLERANCE = 1e-5
 INTER, INTRA = 1, 2  # the `types` of egomcq.json: options from other videos, or from the query's own video
 Z_95 = 1.959963984540054
-# Draws times distinct values held at once: 1 M int64 are 8 MB, whatever the number of questions.
-MAX_DRAWN = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +42,6 @@ class EgoMcqResult:
 
     inter: ChoiceAccuracy
     intra: ChoiceAccuracy
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """Mean of A - B over the questions with its 95 % bootstrap interval; NaN without questions."""
-
-    mean: float
-    low: float
-    high: float
-    num_questions: int
 
 
 def question_credit(score_QO: NDArray[np.floating], answer_Q: NDArray[np.int64], ties: TieRule = "first") -> Floats:
@@ -113,8 +101,8 @@ def ego_mcq(score_QO: NDArray[np.floating], answer_Q: NDArray[np.int64], type_Q:
 def shuffle_credit(score_SQO: NDArray[np.floating], answer_SQ: NDArray[np.int64]) -> Floats:
     """Return (Q,) each question's credit under the rule `share`, averaged over the permutation seeds.
 
-    The evidence for alignment is `paired_bootstrap(true text, wrong text)` of these, not their mean alone: part of
-    ShuffleMCQ rewards "looks like a natural order" whatever the text.
+    The evidence for alignment is `comparison.paired_bootstrap(true text, wrong text)` of these, not their mean alone:
+    part of ShuffleMCQ rewards "looks like a natural order" whatever the text.
 
     Raises:
         ValueError: as `question_credit`, or there is no seed.
@@ -153,40 +141,6 @@ def wilson_interval(proportion: float, count: int, z: float = Z_95) -> tuple[flo
     centre = (proportion + z * z / (2 * count)) / shrink
     half = z / shrink * math.sqrt(proportion * (1.0 - proportion) / count + z * z / (4 * count * count))
     return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def paired_bootstrap(value_a_Q: Floats, value_b_Q: Floats, *, seed: int, num_resamples: int = 10_000) -> Difference:
-    """Return the mean of A - B and its 95 % percentile interval over resamples of the questions.
-
-    Questions with an equal difference are interchangeable, so a resample is one multinomial draw of how often each
-    distinct difference occurs: the same distribution as drawing Q indices, at a cost that does not grow with Q.
-
-    Args:
-        value_a_Q: credit (or another per-question value) of A.
-        value_b_Q: of B, on the same questions in the same order.
-        seed: of the resampling.
-        num_resamples: draws behind the interval.
-
-    Raises:
-        ValueError: shapes differ, a value is NaN, or there is no resample.
-    """
-    if value_a_Q.shape != value_b_Q.shape or value_a_Q.ndim != 1 or num_resamples < 1:
-        raise ValueError(f"A {value_a_Q.shape} and B {value_b_Q.shape} must be (Q,), with 1 or more resamples")
-    difference_Q = np.asarray(value_a_Q, dtype=np.float64) - value_b_Q
-    if np.isnan(difference_Q).any():
-        raise ValueError("a value is NaN; leave that question out on both sides")
-    count = len(difference_Q)
-    if count == 0:
-        return Difference(math.nan, math.nan, math.nan, 0)
-    values, counts = np.unique(difference_Q, return_counts=True)
-    random = np.random.default_rng(seed)
-    at_once = max(1, MAX_DRAWN // len(values))
-    means = [
-        random.multinomial(count, counts / count, size=min(at_once, num_resamples - done)) @ values / count
-        for done in range(0, num_resamples, at_once)
-    ]
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
-    return Difference(float(difference_Q.mean()), float(low), float(high), count)
 
 
 def _summary(credit_Q: Floats, tied_Q: NDArray[np.bool_]) -> ChoiceAccuracy:

@@ -15,6 +15,7 @@ from infra import storage
 from infra.config_io import build_config
 from infra.tracking import TrackingConfig, redact, resolve_tracking_uri
 from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.run_layout import evaluation_folder
 from pipelines.store.manifest import Manifest, open_manifest
 from pipelines.store.spans import file_part
 from pipelines.training.checkpoints import Checkpoint, CheckpointInfo, find_checkpoint, load_model
@@ -58,7 +59,7 @@ class EvaluationInputs:
     @property
     def folder(self) -> str:
         """Folder of the files, in the training's output and in the run."""
-        return "/".join(part for part in ("evaluation", f"step-{self.checkpoint.step:09d}", self.mark) if part)
+        return evaluation_folder(self.checkpoint.step, self.mark)
 
     @property
     def raw_retrieval_is_chance(self) -> bool:

@@ -15,8 +15,8 @@ from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.measure import SplitResult
 from pipelines.evaluation.metric_table import plain_rows
 from pipelines.evaluation.records import KINDS, OURS
+from pipelines.evaluation.run_layout import FORMAT_VERSION
 
-FORMAT_VERSION = 1
 # Enough for every metric here; the official detection limit is 100 per video.
 _CLASSES_PER_VIDEO = 20
 

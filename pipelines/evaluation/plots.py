@@ -17,11 +17,11 @@ from hvlm.metrics.proposals import VideoSegments
 from pipelines.evaluation.records import KINDS, OURS, RAW, VideoRecord
 
 # Inches of 72 px: nearly the width of a phone, so that text of 8 px stays readable there.
-_WIDTH = 6.2
+WIDTH = 6.2
 # Written as this colour, replaced by the page's text colour in the SVG.
 _INK = "#010203"
 COLOURS = {OURS: "#2f7fd6", RAW: "#e08a1e", "chance": "#8a8a8a", "floor": "#a06bd0"}
-_PALETTE = (
+PALETTE = (
     "#2f7fd6",
     "#e08a1e",
     "#2ca25f",
@@ -33,12 +33,12 @@ _PALETTE = (
     "#22a8b8",
     "#b8860b",
 )
-_GREY = "#9a9a9a"
+GREY = "#9a9a9a"
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
 
 @contextmanager
-def _figure(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
+def svg_figure(width: float, height: float, salt: str) -> Iterator[tuple[Figure, list[str]]]:
     """Yield a figure and a list that holds its SVG afterwards; `salt` keeps the ids of several SVGs on a page apart."""
     style: Any = {
         key: _INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -66,12 +66,12 @@ def curves_svg(panels: Mapping[str, Curves]) -> str | None:
     if not drawn:
         return None
     num_rows = -(-len(drawn) // 2)
-    with _figure(_WIDTH, 2.6 * num_rows, "curves") as (figure, done):
+    with svg_figure(WIDTH, 2.6 * num_rows, "curves") as (figure, done):
         places = figure.subplots(num_rows, 2, squeeze=False).ravel()
         for axes in places[len(drawn) :]:
             axes.set_axis_off()
         for axes, (title, curves) in zip(places, drawn.items(), strict=False):
-            for colour, (name, (steps, values)) in zip(_PALETTE, curves.items(), strict=False):
+            for colour, (name, (steps, values)) in zip(PALETTE, curves.items(), strict=False):
                 marker = "." if len(steps) < 30 else None
                 axes.plot(steps, values, color=colour, label=name, linewidth=1.2, marker=marker)
             axes.set_title(title)
@@ -81,21 +81,21 @@ def curves_svg(panels: Mapping[str, Curves]) -> str | None:
 
 
 def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], title: str) -> str | None:
-    """Return horizontal bars per class, best of ours first, at most 30 classes; None without a value."""
-    values = columns[OURS]
+    """Return horizontal bars per class, best of the first column first, at most 30 classes; None without a value."""
+    values = next(iter(columns.values()))
     present = np.flatnonzero(~np.isnan(values))
     if len(present) == 0:
         return None
     order = present[np.argsort(-values[present], kind="stable")]
     shown = order if len(order) <= 30 else np.concatenate([order[:15], order[-15:]])
     height = 1.2 + 0.16 * len(columns) * len(shown)
-    with _figure(_WIDTH, height, f"bars-{title}") as (figure, done):
+    with svg_figure(WIDTH, height, f"bars-{title}") as (figure, done):
         axes = figure.subplots()
         thickness = 0.8 / len(columns)
         place = np.arange(len(shown))
         for index, (column, of_class) in enumerate(columns.items()):
-            axes.barh(place + index * thickness, of_class[shown], thickness, color=COLOURS[column], label=column)
-        axes.set_yticks(place + 0.4 - thickness / 2, [_short(names[i], 34) for i in shown])
+            axes.barh(place + index * thickness, of_class[shown], thickness, color=_colour(column, index), label=column)
+        axes.set_yticks(place + 0.4 - thickness / 2, [short_label(names[i], 34) for i in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_title(title if len(shown) == len(order) else f"{title} (best and worst 15 of {len(order)})")
@@ -105,15 +105,15 @@ def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], t
 
 def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, title: str) -> str:
     """Return recall at k over k (log scale) for each of `ranks`, beside the line of chance with one right answer."""
-    with _figure(4.6, 2.8, f"recall-{title}") as (figure, done):
+    with svg_figure(4.6, 2.8, f"recall-{title}") as (figure, done):
         axes = figure.subplots()
         k = np.arange(1, num_candidates + 1)
-        for kind, rank_Q in ranks.items():
+        for index, (kind, rank_Q) in enumerate(ranks.items()):
             axes.step(
                 k,
                 np.searchsorted(np.sort(rank_Q), k, side="right") / len(rank_Q),
                 where="post",
-                color=COLOURS[kind],
+                color=_colour(kind, index),
                 label=kind,
             )
         axes.plot(k, k / num_candidates, color=COLOURS["chance"], linestyle="--", label="chance (one right answer)")
@@ -138,17 +138,17 @@ def map_svg(records: Sequence[VideoRecord], names: Sequence[str]) -> str | None:
     if len(records) < 3:
         return None
     ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
-    colour = dict(zip(ranked, _PALETTE, strict=False))
-    with _figure(_WIDTH, 4.4, "map") as (figure, done):
+    colour = dict(zip(ranked, PALETTE, strict=False))
+    with svg_figure(WIDTH, 4.4, "map") as (figure, done):
         for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
             points, share = principal_components(np.stack([record.kinds[kind].video_D for record in records]))
-            axes.scatter(points[:, 0], points[:, 1], s=18, c=[colour.get(name, _GREY) for name in names])
+            axes.scatter(points[:, 0], points[:, 1], s=18, c=[colour.get(name, GREY) for name in names])
             axes.set_title(f"{kind} ({share:.0%} of the variance)")
             axes.set_xticks([])
             axes.set_yticks([])
-        shown = ranked[: len(_PALETTE)]
+        shown = ranked[: len(PALETTE)]
         handles: list[Any] = [
-            Line2D([], [], marker="o", linestyle="", color=colour[name], label=_short(name, 70)) for name in shown
+            Line2D([], [], marker="o", linestyle="", color=colour[name], label=short_label(name, 70)) for name in shown
         ]
         columns = 1 if max(map(len, shown)) > 25 else 3
         figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=columns)
@@ -182,8 +182,8 @@ def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classe
     }
     lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
     labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
-    colour = {label: _PALETTE[i] if i < len(_PALETTE) else _GREY for i, label in enumerate(labels)}
-    with _figure(_WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
+    colour = {label: PALETTE[i] if i < len(PALETTE) else GREY for i, label in enumerate(labels)}
+    with svg_figure(WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
         axes = figure.subplots()
         for place, (name, bars) in enumerate(lanes.items()):
             # Predictions overlap, so each has a strip of its own; true segments share one.
@@ -195,7 +195,7 @@ def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classe
         axes.invert_yaxis()
         axes.set_xlim(0, record.duration_s)
         axes.set_xlabel("seconds")
-        handles: list[Any] = [Patch(color=colour[label], label=_short(label, 30)) for label in labels]
+        handles: list[Any] = [Patch(color=colour[label], label=short_label(label, 30)) for label in labels]
         figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=3)
     return done[0]
 
@@ -208,5 +208,11 @@ def _best_bars(found: VideoSegments, classes: Sequence[str], limit: int) -> list
     ]
 
 
-def _short(text: str, limit: int) -> str:
+def _colour(column: str, index: int) -> str:
+    return COLOURS.get(column) or PALETTE[index % len(PALETTE)]
+
+
+def short_label(text: str, limit: int) -> str:
+    """Return a text of at most `limit` characters that a legend shows: matplotlib hides what begins with _."""
+    text = f"\u200b{text}" if text.startswith("_") else text
     return text if len(text) <= limit else text[: limit - 1] + "…"

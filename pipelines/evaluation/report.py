@@ -2,20 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from pipelines.evaluation.classification_group import activity_of
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.measure import SplitResult
-from pipelines.evaluation.metric_table import MetricRow, beats_raw, format_value, group_of, plain_rows
+from pipelines.evaluation.metric_table import MetricRow, beats_raw, group_of, plain_rows
+from pipelines.evaluation.page import page_template
 from pipelines.evaluation.plots import Curves, bars_svg, curves_svg, map_svg, recall_svg, timeline_svg
 from pipelines.evaluation.records import OURS, RAW
 
-_TEMPLATE = Path(__file__).with_name("report.html.j2")
 _TITLES = {
     "consistency": "Temporal consistency",
     "classification": "Video classification",
@@ -41,12 +39,9 @@ def render_report(
     inputs: EvaluationInputs, results: Sequence[SplitResult], curves: Mapping[str, Curves], num_timelines: int
 ) -> str:
     """Return the report as HTML; all texts from data are escaped."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["cell"] = format_value
-    environment.filters["breakable"] = breakable
     rows = [row for result in results for row in result.rows]
     drawn = curves_svg(curves)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return page_template("report.html.j2").render(
         step=inputs.checkpoint.step,
         verdict=verdict(rows),
         facts=_facts(inputs),
@@ -55,11 +50,6 @@ def render_report(
         run_id=inputs.run_id,
         sections=[_section(result, num_timelines) for result in results],
     )
-
-
-def breakable(name: str) -> Markup:
-    """Return an escaped metric name that may break after a slash, so that a table fits a phone."""
-    return escape(name).replace("/", Markup("/<wbr>"))
 
 
 def verdict(rows: Sequence[MetricRow]) -> str:

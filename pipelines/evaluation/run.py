@@ -22,6 +22,7 @@ from pipelines.evaluation.outputs import (
     to_json,
 )
 from pipelines.evaluation.report import render_report
+from pipelines.evaluation.run_layout import METRICS_FILE, samples_file
 from pipelines.evaluation.run_log import log_evaluation, training_curves
 from pipelines.evaluation.spread import embedders
 
@@ -75,9 +76,9 @@ def evaluate(config: EvaluateConfig) -> EvaluationOutcome:
 def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[SplitResult]) -> dict[str, bytes]:
     """Return every file of the evaluation by name, the report without the training's curves: MLflow is not asked."""
     report = render_report(inputs, results, {}, config.num_timelines)
-    files = {REPORT: report.encode(), "metrics.json": to_json(metrics_json(config, inputs, results))}
+    files = {REPORT: report.encode(), METRICS_FILE: to_json(metrics_json(config, inputs, results))}
     for result in results:
-        files[f"samples_{result.split}.parquet"] = _parquet(result)
+        files[samples_file(result.split)] = _parquet(result)
         for name, submission in (
             ("classification", classification_submission(result)),
             ("localisation", localisation_submission(result)),

@@ -10,30 +10,14 @@ from infra import storage
 from infra.tracking import RunTracker, TrackingConfig, open_run, resolve_tracking_uri
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.plots import Curves
-
-# Panels of the report: title -> the metrics that are drawn when the run has them.
-_PANELS: dict[str, tuple[str, ...]] = {
-    "loss": ("train/loss/total", "dev/loss/total"),
-    "dev retrieval": ("dev/video/text_to_video/recall_at_1", "dev/video/video_to_text/recall_at_1"),
-    "gradient norm": ("train/grad_norm",),
-    "learning rate": ("train/lr",),
-}
+from pipelines.evaluation.run_layout import PANELS, evaluation_tag, metric_name, read_curves
 
 
 def training_curves(tracking: TrackingConfig, run_id: str | None) -> dict[str, Curves]:
     """Return the training's curves by panel; empty without a run, a panel is empty without its metrics."""
     if run_id is None:
         return {}
-    client = MlflowClient(resolve_tracking_uri(tracking))
-    existing = client.get_run(run_id).data.metrics
-    panels: dict[str, Curves] = {}
-    for title, names in _PANELS.items():
-        curves = {}
-        for name in (name for name in names if name in existing):
-            history = sorted(client.get_metric_history(run_id, name), key=lambda metric: metric.step)
-            curves[name] = [metric.step for metric in history], [metric.value for metric in history]
-        panels[title] = curves
-    return panels
+    return read_curves(MlflowClient(resolve_tracking_uri(tracking)), run_id, PANELS)
 
 
 def log_evaluation(
@@ -54,10 +38,9 @@ def log_evaluation(
         run_id = own.run_id
     # Never `resumed`: evaluating a step again replaces its values instead of keeping the older ones.
     tracker = RunTracker(resolve_tracking_uri(inputs.tracking), run_id)
-    tracker.log_metrics({f"{inputs.mark}/{name}" if inputs.mark else name: v for name, v in metrics.items()}, step)
-    place = f"evaluation.{inputs.mark}" if inputs.mark else "evaluation"
+    tracker.log_metrics({metric_name(name, inputs.mark): value for name, value in metrics.items()}, step)
     tags = {"report": storage.join(output_uri, "report.html"), "step": step, "store": inputs.manifest.store_uri}
-    tracker.set_tags({f"{place}.{name}": value for name, value in tags.items()})
+    tracker.set_tags({evaluation_tag(name, inputs.mark): value for name, value in tags.items()})
     with tempfile.TemporaryDirectory(prefix="hvlm-") as temporary:
         for name, content in files.items():
             path = Path(temporary) / name

@@ -1,4 +1,4 @@
-"""Multiple choice by hand: types, both tie rules, intervals, the paired bootstrap, chance and bad input."""
+"""Multiple choice by hand: types, both tie rules, intervals, chance and bad input."""
 
 import math
 
@@ -9,7 +9,6 @@ from scipy import stats
 from hvlm.metrics.multiple_choice import (
     choice_accuracy,
     ego_mcq,
-    paired_bootstrap,
     question_credit,
     shuffle_credit,
     shuffle_mcq,
@@ -82,38 +81,6 @@ def test_no_questions_is_nan():
     empty = choice_accuracy(np.empty((0, 5)), np.empty(0, np.int64))
     assert math.isnan(empty.accuracy) and empty.num_questions == 0
     assert math.isnan(shuffle_mcq(np.empty((2, 0, 5)), np.empty((2, 0), np.int64)).accuracy)
-    assert math.isnan(paired_bootstrap(np.empty(0), np.empty(0), seed=0).mean)
-
-
-def test_bootstrap_agrees_with_scipy_and_repeats():
-    random = np.random.default_rng(2)
-    a, b = (random.random(300) < 0.6).astype(float), (random.random(300) < 0.5).astype(float)
-    ours = paired_bootstrap(a, b, seed=3)
-    assert ours == paired_bootstrap(a, b, seed=3)
-    assert ours != paired_bootstrap(a, b, seed=4)
-    assert ours.mean == pytest.approx((a - b).mean())
-    theirs = stats.bootstrap((a - b,), np.mean, method="percentile", random_state=0).confidence_interval
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.005)
-
-
-def test_bootstrap_is_paired():
-    # B is A with one question lost: unpaired, the interval of 100 coin flips would be far wider than 1 / 100
-    a = (np.random.default_rng(5).random(100) < 0.5).astype(float)
-    b = a.copy()
-    b[np.argmax(a)] = 0.0
-    result = paired_bootstrap(a, b, seed=0)
-    assert result.mean == pytest.approx(0.01)
-    assert (result.low, result.high) == pytest.approx((0.0, 0.03))
-    equal = paired_bootstrap(a, a, seed=0)
-    assert (equal.low, equal.high) == (0.0, 0.0)
-
-
-def test_bootstrap_of_many_distinct_values_is_drawn_in_parts(monkeypatch):
-    monkeypatch.setattr("hvlm.metrics.multiple_choice.MAX_DRAWN", 7_000)
-    a = np.random.default_rng(6).normal(0.5, 1.0, size=400)
-    result = paired_bootstrap(a, np.zeros(400), seed=0, num_resamples=2_000)
-    half = 1.96 * a.std() / 20
-    assert (result.low, result.high) == pytest.approx((a.mean() - half, a.mean() + half), abs=0.015)
 
 
 @pytest.mark.parametrize(
@@ -124,8 +91,6 @@ def test_bootstrap_of_many_distinct_values_is_drawn_in_parts(monkeypatch):
         (lambda: question_credit(SCORES, np.array([0, 3, 0, 0])), "no index"),
         (lambda: ego_mcq(SCORES, ANSWERS, np.array([1, 2, 3, 1])), "inter"),
         (lambda: shuffle_credit(np.empty((0, 4, 3)), np.empty((0, 4), np.int64)), "seeds"),
-        (lambda: paired_bootstrap(np.zeros(3), np.zeros(4), seed=0), "must be"),
-        (lambda: paired_bootstrap(np.array([np.nan]), np.zeros(1), seed=0), "NaN"),
     ],
 )
 def test_bad_input_is_refused(call, message):

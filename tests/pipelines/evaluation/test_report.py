@@ -9,7 +9,7 @@ from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.inputs import open_inputs
 from pipelines.evaluation.measure import SplitResult
 from pipelines.evaluation.metric_table import Absent, MetricRow, group_of
-from pipelines.evaluation.report import breakable, render_report, verdict
+from pipelines.evaluation.report import render_report, verdict
 from tests.pipelines.evaluation.made_records import record, segment
 
 DETAILS = {"consistency": {}, "classification": {}, "localisation": {}, "retrieval": {}}
@@ -42,10 +42,6 @@ def test_page_needs_nothing_else_and_escapes_all_texts(planted):
     assert "no &lt;segments&gt;" in page
     assert "4 videos" in page
     assert inputs.manifest.manifest_hash in page
-
-
-def test_names_break_after_a_slash_and_stay_escaped():
-    assert breakable("val/<x>/y") == "val/<wbr>&lt;x&gt;/<wbr>y"
 
 
 @pytest.mark.parametrize(
