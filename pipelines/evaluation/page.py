@@ -27,5 +27,5 @@ def page_template(name: str, folder: Path = _FOLDER) -> Template:
 
 
 def breakable(name: str) -> Markup:
-    """Return an escaped metric name that may break after a slash, so that a table fits a phone."""
-    return escape(name).replace("/", Markup("/<wbr>"))
+    """Return an escaped metric name that may break after / and _, so that a table fits a phone."""
+    return escape(name).replace("/", Markup("/<wbr>")).replace("_", Markup("_<wbr>"))

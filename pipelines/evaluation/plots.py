@@ -1,7 +1,7 @@
 """The report's figures as inline SVG. Text and axes take the page's colour, so that they read on dark and on light."""
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +33,8 @@ PALETTE = (
     "#22a8b8",
     "#b8860b",
 )
+MANY_COLOURS = (*PALETTE, "#5b5bd6", "#c2410c", "#0f766e", "#be185d", "#9bb53c", "#94a3b8")
+"""For lines of many methods; the seventeenth looks like the first again."""
 GREY = "#9a9a9a"
 Curves = Mapping[str, tuple[Sequence[int], Sequence[float]]]
 
@@ -94,7 +96,8 @@ def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], t
         thickness = 0.8 / len(columns)
         place = np.arange(len(shown))
         for index, (column, of_class) in enumerate(columns.items()):
-            axes.barh(place + index * thickness, of_class[shown], thickness, color=_colour(column, index), label=column)
+            colour, label = _colour(column, index), short_label(column, 60)
+            axes.barh(place + index * thickness, of_class[shown], thickness, color=colour, label=label)
         axes.set_yticks(place + 0.4 - thickness / 2, [short_label(names[i], 34) for i in shown])
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
@@ -105,7 +108,8 @@ def bars_svg(names: Sequence[str], columns: Mapping[str, NDArray[np.float64]], t
 
 def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, title: str) -> str:
     """Return recall at k over k (log scale) for each of `ranks`, beside the line of chance with one right answer."""
-    with svg_figure(4.6, 2.8, f"recall-{title}") as (figure, done):
+    below = len(ranks) if len(ranks) > 2 else 0
+    with svg_figure(4.6, 2.8 + 0.2 * below / legend_columns(ranks), f"recall-{title}") as (figure, done):
         axes = figure.subplots()
         k = np.arange(1, num_candidates + 1)
         for index, (kind, rank_Q) in enumerate(ranks.items()):
@@ -114,7 +118,7 @@ def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, titl
                 np.searchsorted(np.sort(rank_Q), k, side="right") / len(rank_Q),
                 where="post",
                 color=_colour(kind, index),
-                label=kind,
+                label=short_label(kind, 60),
             )
         axes.plot(k, k / num_candidates, color=COLOURS["chance"], linestyle="--", label="chance (one right answer)")
         axes.set_xscale("log")
@@ -126,7 +130,10 @@ def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, titl
         axes.set_xlabel("k")
         axes.set_ylabel("recall at k")
         axes.set_title(title)
-        axes.legend(fontsize=7)
+        if len(ranks) <= 2:
+            axes.legend(fontsize=7)
+        else:  # many lines leave no room between them
+            figure.legend(fontsize=7, loc="outside lower center", ncols=legend_columns(ranks))
     return done[0]
 
 
@@ -208,8 +215,13 @@ def _best_bars(found: VideoSegments, classes: Sequence[str], limit: int) -> list
     ]
 
 
+def legend_columns(names: Iterable[str]) -> int:
+    """Return in how many columns a legend below a figure fits."""
+    return 3 if max(map(len, names), default=0) <= 22 else 1
+
+
 def _colour(column: str, index: int) -> str:
-    return COLOURS.get(column) or PALETTE[index % len(PALETTE)]
+    return COLOURS.get(column) or MANY_COLOURS[index % len(MANY_COLOURS)]
 
 
 def short_label(text: str, limit: int) -> str:

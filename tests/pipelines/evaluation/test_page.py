@@ -20,5 +20,5 @@ def test_a_page_of_another_folder_has_the_style_and_escapes_texts(tmp_path):
         page_template("own.html.j2", tmp_path).render(name="x")
 
 
-def test_names_break_after_a_slash_and_stay_escaped():
-    assert breakable("val/<x>/y") == "val/<wbr>&lt;x&gt;/<wbr>y"
+def test_names_break_between_their_words_and_stay_escaped():
+    assert breakable("val/<x>/y_z") == "val/<wbr>&lt;x&gt;/<wbr>y_<wbr>z"

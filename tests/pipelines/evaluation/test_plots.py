@@ -45,6 +45,9 @@ def test_recall_and_map_and_timeline():
     _check(recall)
     assert "mathdefault" not in recall
     assert ">20</text>" in recall
+    many = recall_svg({f"_method {i}": np.array([1, 2]) for i in range(11)}, 2, "many")
+    _check(many)
+    assert all(f"_method {i}<" in many for i in range(11))  # matplotlib would hide names that begin with _
     random = np.random.default_rng(0)
     truth = [segment("spin", 1, 3)]
     records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=truth) for i in range(5)]
