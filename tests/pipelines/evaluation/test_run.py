@@ -12,6 +12,8 @@ from infra.tracking import TrackingConfig
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.run import evaluate
 from pipelines.evaluation.spread import EvaluateResources
+from pipelines.reporting.build import build_report
+from pipelines.reporting.config import ReportConfig
 from tests.pipelines.evaluation.planted_store import make_checkpoint
 
 RESOURCES = EvaluateResources(num_actors=2, videos_per_task=5)
@@ -135,3 +137,26 @@ def _rounded(value):
     if isinstance(value, list):
         return [_rounded(item) for item in value]
     return round(value, 3) if isinstance(value, float) else value
+
+
+def test_the_comparison_page_reads_what_was_logged(done, tmp_path):
+    """Its rules for values per sample must give the evaluation's own figures, those of the model and those of raw."""
+    training, _, outcome = done
+    tracking = TrackingConfig(uri=f"sqlite:///{training}/mlflow.db", experiment="reports", system_metrics_interval_s=0)
+    config = ReportConfig(output_uri=str(tmp_path), run_ids=(outcome.run_id,), metrics=("val/*",), tracking=tracking)
+    found = build_report(config, "python -m jobs.report").found
+    assert found.mismatches == []
+    rows = {row.name: row for row in outcome.rows}
+    compared = {metric.name: next(iter(metric.cells.values())) for metric in found.metrics}
+    assert compared.keys() == rows.keys()
+    for name in (
+        "val/frame/temporal_consistency",
+        "val/video/linear_probe/labels/hit_at_1",
+        "val/video/linear_probe/activity/hit_at_1",
+        "val/video/text_to_video/recall_at_1",
+        "val/video/video_to_text/recall_at_10",
+    ):
+        assert compared[name].spread.mean == rows[name].ours
+        assert compared[name].difference is not None, compared[name].why_none
+        assert compared[name].difference.mean == pytest.approx(rows[name].ours - rows[name].raw)
+    assert compared["val/video/linear_probe/labels/mean_ap"].difference is None
