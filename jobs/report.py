@@ -7,6 +7,7 @@
 Every figure comes from the runs in MLflow and from the files that jobs.evaluate logged there.
 """
 
+import os
 import shlex
 import sys
 
@@ -19,6 +20,7 @@ from pipelines.reporting.page import mean_and_std
 
 def job(config: ReportConfig) -> int:
     """Make the page and print its table."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # two bars for every small file
     print(comparison_report(build_report(config, shlex.join(["python", "-m", "jobs.report", *sys.argv[1:]]))))
     return 0
 

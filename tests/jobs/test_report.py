@@ -36,6 +36,7 @@ def test_the_page_gets_the_command_as_it_can_be_typed_again(monkeypatch, capsys)
     monkeypatch.setattr(report, "build_report", lambda config, command: commands.append(command) or _outcome())
     arguments = ["--config", "jobs/configs/report.yaml", "filter=tags.sweep = 'a'"]
     monkeypatch.setattr(sys, "argv", ["jobs/report.py", *arguments])
+    monkeypatch.setenv("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # what the job sets must not outlive the test
     assert report.job(ReportConfig(output_uri="out", experiment="e", tracking=TrackingConfig())) == 0
     assert shlex.split(commands[0]) == ["python", "-m", "jobs.report", *arguments]
     assert "abc" in capsys.readouterr().out
