@@ -172,6 +172,7 @@ def require_resources(bundles: Sequence[Bundle], *, what: str = "resources") -> 
     """
     totals = total_resources()
     needed: Counter[str] = Counter()
+    bundles = _merged(bundles)
     for bundle in bundles:
         needed.update({name: amount * bundle.num for name, amount in bundle.each.items()})
     short = {name: amount for name, amount in needed.items() if amount > totals.get(name, 0.0)}
@@ -191,6 +192,15 @@ def require_resources(bundles: Sequence[Bundle], *, what: str = "resources") -> 
                 expected=f"at most {places}: so many have room on the nodes of the Ray cluster",
                 do=f"lower {what}, or use larger nodes",
             )
+
+
+def has_room(bundles: Sequence[Bundle]) -> bool:
+    """Return whether the connected cluster, were it empty, could hold all of these at the same time."""
+    try:
+        require_resources(bundles)
+    except UserError:
+        return False
+    return True
 
 
 def reject_relative_paths_in_job(outputs: Mapping[str, str | None]) -> None:
@@ -259,6 +269,14 @@ def _require_at_least(name: str, value: int | None, least: int) -> None:
 def _is_host_and_port(address: str) -> bool:
     host, _, port = address.rpartition(":")
     return bool(host) and "/" not in host and port.isdigit() and 0 < int(port) < 65536
+
+
+def _merged(bundles: Sequence[Bundle]) -> list[Bundle]:
+    """Put equal bundles together: two that each fit on the nodes may not fit together."""
+    counts: Counter[frozenset[tuple[str, float]]] = Counter()
+    for bundle in bundles:
+        counts[frozenset(bundle.each.items())] += bundle.num
+    return [Bundle(dict(each), num) for each, num in counts.items()]
 
 
 def _num_places(bundle: Mapping[str, float]) -> int:

@@ -6,7 +6,7 @@ and the key.
 
 import dataclasses
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, TextIO, TypeVar
 
 import yaml
@@ -80,11 +80,27 @@ def load_yaml(path: str) -> dict[str, Any]:
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Return a copy of `values` with each `a.b.c=value` set; the value is read as YAML."""
-    merged: dict[str, Any] = _copy(values)
+    merged = _copy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise UserError(what="override", got=override, expected="key=value", do="write e.g. decode.backend=pyav")
+        try:
+            value = _override_value(text)
+        except yaml.YAMLError as error:
+            raise UserError(what="override", got=override, expected="a YAML value after '='", do="quote it") from error
+        merged = set_values(merged, {key: value})
+    return merged
+
+
+def set_values(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of `values` with each dotted key of `changes` set to its value.
+
+    Raises:
+        UserError: a key leads through something that is no mapping.
+    """
+    merged: dict[str, Any] = _copy(values)
+    for key, value in changes.items():
         *parents, last = key.split(".")
         node = merged
         for parent in parents:
@@ -94,15 +110,12 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             if not isinstance(child, dict):
                 raise UserError(
                     what="override",
-                    got=override,
+                    got=f"{key}={value}",
                     expected=f"'{parent}' to hold further keys",
                     do="check the key against the config file",
                 )
             node = child
-        try:
-            node[last] = _override_value(text)
-        except yaml.YAMLError as error:
-            raise UserError(what="override", got=override, expected="a YAML value after '='", do="quote it") from error
+        node[last] = _copy(value) if isinstance(value, dict) else value
     return merged
 
 

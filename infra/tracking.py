@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,13 +47,14 @@ _WITHOUT_SCHEME = ("databricks", "databricks-uc", "uc")  # names that MLflow kno
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrackingConfig(Config):
     """Where and how a run is tracked. `uri` null: `MLFLOW_TRACKING_URI`, else SQLite at `runs/mlflow.db` of the
-    working directory."""
+    working directory. `tags` are set on the run at every start."""
 
     uri: str | None = None
     experiment: str = "hierarchicalvlm"
     run_name: str | None = None
     system_metrics_interval_s: float = 10.0
     """Seconds between two readings of CPU, memory, disk, network and GPU; 0 turns them off."""
+    tags: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         interval = self.system_metrics_interval_s
@@ -113,13 +114,30 @@ def open_run(config: TrackingConfig, record_uri: str) -> "RunTracker":
         known = _recorded_run(client, record_uri)
         if known is not None:
             client.update_run(known, status="RUNNING")
-            return RunTracker(uri, known, resumed=True)
+            resumed = RunTracker(uri, known, resumed=True)
+            if config.tags:
+                resumed.set_tags(config.tags)
+            return resumed
         experiment = _experiment_id(client, uri, config.experiment)
-        run = client.create_run(experiment, run_name=config.run_name, tags=git_tags())
+        run = client.create_run(experiment, run_name=config.run_name, tags=git_tags() | config.tags)
     tracker = RunTracker(uri, run.info.run_id)
     content = {"run_id": tracker.run_id, "experiment": config.experiment, "tracking_uri": redact(uri)}
     storage.atomic_write(record_uri, json.dumps(content, indent=1).encode() + b"\n")
     return tracker
+
+
+def end_run(config: TrackingConfig, record_uri: str, status: Literal["FAILED", "KILLED"]) -> None:
+    """Set the state of the run that `record_uri` names, if it is still said to run: its own process was killed.
+
+    Raises:
+        UserError: the tracking server cannot be reached or refuses.
+    """
+    uri = resolve_tracking_uri(config)
+    with tracking_errors(uri):
+        client = MlflowClient(uri)
+        known = _recorded_run(client, record_uri)
+        if known is not None and client.get_run(known).info.status == "RUNNING":
+            client.set_terminated(known, status)
 
 
 @contextmanager

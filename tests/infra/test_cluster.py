@@ -18,6 +18,7 @@ from infra.cluster import (
     available_cpus,
     cluster_address,
     connect,
+    has_room,
     in_submitted_job,
     reject_relative_paths_in_job,
     require_resources,
@@ -143,6 +144,14 @@ def test_a_need_that_no_single_node_holds_is_refused(ray_cluster, monkeypatch):
     require_resources([Bundle({"CPU": 3})])
     with pytest.raises(UserError, match=re.escape("got a need of 2 × (3 CPU), each on one node; expected at most 1")):
         require_resources([Bundle({"CPU": 3}, 2)], what="resources.num_workers")
+
+
+def test_equal_needs_are_counted_together(ray_cluster, monkeypatch):
+    """Each of three times 2 CPUs has room on two nodes of 3, all three have not."""
+    _autoscaling(monkeypatch, (2, {"CPU": 3}))
+    each = Bundle({"CPU": 2})
+    assert has_room([each, each]) and not has_room([each, each, each])
+    assert not has_room([Bundle({"CPU": 4})])
 
 
 @pytest.mark.parametrize(("text", "most"), [("max 100000\n", None), ("50000 100000\n", 1), ("100000 100000\n", 1)])

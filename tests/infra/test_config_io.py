@@ -10,7 +10,15 @@ import yaml
 
 from hvlm.config import Config, require
 from hvlm.errors import UserError
-from infra.config_io import apply_overrides, build_config, dump_config, flatten_config, load_config, load_yaml
+from infra.config_io import (
+    apply_overrides,
+    build_config,
+    dump_config,
+    flatten_config,
+    load_config,
+    load_yaml,
+    set_values,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +105,15 @@ def test_overrides_leave_the_given_values_alone():
     values = {"source": {"uri": "/v"}}
     assert apply_overrides(values, ["source.uri=/w"]) == {"source": {"uri": "/w"}}
     assert values == {"source": {"uri": "/v"}}
+
+
+def test_values_are_set_by_dotted_keys_and_belong_to_the_copy():
+    values, inner = {"a": {"b": 1, "c": 2}, "d": 3}, {"y": 1}
+    changed = set_values(values, {"a.b": 5, "e.f": None, "d": inner, "d.y": 2})
+    assert changed == {"a": {"b": 5, "c": 2}, "d": {"y": 2}, "e": {"f": None}}
+    assert values == {"a": {"b": 1, "c": 2}, "d": 3} and inner == {"y": 1}
+    with pytest.raises(UserError, match=r"override: got a\.b\.x=1; expected 'b' to hold further keys"):
+        set_values(values, {"a.b.x": 1})
 
 
 @pytest.mark.parametrize(

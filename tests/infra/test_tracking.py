@@ -5,6 +5,7 @@ import shlex
 import sqlite3
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from infra.tracking import (
     DatasetReference,
     RunTracker,
     TrackingConfig,
+    end_run,
     git_tags,
     open_run,
     redact,
@@ -68,6 +70,25 @@ def test_a_run_survives_a_restart_and_its_steps_only_grow(config: TrackingConfig
     assert history == [(1, 1.0), (2, 2.0), (3, 3.0), (4, 104.0)]
     assert [metric.step for metric in client.get_metric_history(first.run_id, "new")] == [2, 3, 4]
     assert client.get_run(first.run_id).info.status == "FINISHED"
+
+
+def test_a_run_has_the_tags_of_its_configuration_at_every_start(config: TrackingConfig, tmp_path: Path) -> None:
+    record, client = str(tmp_path / "run.json"), MlflowClient(config.uri)
+    run_id = open_run(replace(config, tags={"mlflow.parentRunId": "p", "a": "1"}), record).run_id
+    assert {"mlflow.parentRunId": "p", "a": "1"}.items() <= client.get_run(run_id).data.tags.items()
+    open_run(replace(config, tags={"a": "2"}), record)
+    assert {"mlflow.parentRunId": "p", "a": "2"}.items() <= client.get_run(run_id).data.tags.items()
+
+
+def test_a_run_whose_process_was_killed_is_ended_once(config: TrackingConfig, tmp_path: Path) -> None:
+    record, client = str(tmp_path / "run.json"), MlflowClient(config.uri)
+    end_run(config, record, "KILLED")  # there is none: nothing happens
+    run_id = open_run(config, record).run_id
+    end_run(config, record, "KILLED")
+    assert client.get_run(run_id).info.status == "KILLED"
+    open_run(config, record).finish("FINISHED")
+    end_run(config, record, "FAILED")
+    assert client.get_run(run_id).info.status == "FINISHED"
 
 
 def test_parameters_that_a_crash_left_out_come_at_the_next_start(config: TrackingConfig, tmp_path: Path) -> None:
