@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -93,23 +93,25 @@ def run_sweep(config: SweepConfig) -> SweepReport:
             fails.
     """
     trials = make_trials(config)
+    known = {trial.name: result for trial in trials if (result := finished_result(trial)) is not None}
+    missing = [trial for trial in trials if trial.name not in known]
     output_uri = storage.absolute_uri(config.output_uri)
-    with connect(config.cluster):
-        kept = {trial.name: reserved(_checked_needs(trial)) for trial in trials}
+    with connect(config.cluster) if missing else nullcontext():
+        kept = {trial.name: reserved(_checked_needs(trial)) for trial in missing}
         tracker = open_run(config.tracking, storage.join(output_uri, RUN_FILE))
         status: Literal["FAILED", "KILLED"] | None = "FAILED"
         try:
             with tracking_errors(tracker.uri):
                 tracker.log_config(flatten_config(config), dump_config(config))
                 tracker.set_tags({"sweep.id": tracker.run_id, "output_uri": output_uri})
-            trials = [with_parent(trial, config, tracker.run_id) for trial in trials]
-            known = {trial.name: result for trial in trials if (result := finished_result(trial)) is not None}
-            if known:
-                logger.info("%d of %d trials were finished before", len(known), len(trials))
-            admission = Admission(
-                room=has_room, needs=kept, max_concurrent=config.max_concurrent, max_failed=config.max_failed
-            )
-            outcomes = run_trials([t for t in trials if t.name not in known], RayTasks(run_trial), admission)
+            outcomes = Outcomes()
+            if missing:
+                logger.info("%d trials to run, %d were finished before", len(missing), len(known))
+                limits = Admission(
+                    room=has_room, needs=kept, max_concurrent=config.max_concurrent, max_failed=config.max_failed
+                )
+                below = [with_parent(trial, config, tracker.run_id) for trial in missing]
+                outcomes = run_trials(below, RayTasks(run_trial), limits)
             outcomes.results |= known
             report = _report(trials, outcomes, len(known), (output_uri, tracker))
             status = None

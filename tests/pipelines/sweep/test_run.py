@@ -160,6 +160,10 @@ def test_the_same_command_runs_what_is_missing(
     assert parent.info.status == "FINISHED" and parent.data.tags["sweep.id"] == report.run_id
     assert {file.path for file in client.list_artifacts(report.run_id)} == {"config.json", "sweep.csv", "sweep.json"}
 
+    known["b/seed-1"] = result(0.75)
+    monkeypatch.setattr(run, "connect", None)  # would be called
+    assert run_sweep(config).num_known == 4 and len(replaced.started) == 4, "with nothing to do, Ray is not started"
+
 
 SMALL = {
     "max_steps": 4,
