@@ -179,13 +179,9 @@ def test_a_real_sweep_is_done_once_and_stands_below_its_run(tmp_path: Path, ray_
     """Two methods train and are evaluated beside each other; then nothing is left to do but one changed method."""
     store = make_store(tmp_path / "store", 16)
     no_text = {"model.alignment.enabled": False, "objective.text": 0.0}
-    config = sweep(
-        tmp_path,
-        overrides=SMALL | {"store_uri": store},
-        methods={"full": {}, "no_text": no_text, "bad": {"encoders": ["x"]}},
-    )
+    config = sweep(tmp_path, overrides=SMALL | {"store_uri": store}, methods={"full": {}, "no_text": no_text})
     report = run_sweep(config)
-    assert list(report.failures) == ["bad/seed-0"] and "'x'" in report.failures["bad/seed-0"]
+    assert report.failures == {} and report.not_started == []
     assert {row.method for row in report.rows} == {"full", "no_text"}
     assert all(row.n == 1 and row.std is None for row in report.rows)
 
