@@ -66,7 +66,8 @@ class RayTasks:
         running = list(self._running.values())
         for reference in self._running:
             # By force: Ray Train's own handler of an interrupt takes tens of seconds, and checkpoints are whole anyway.
-            ray.cancel(reference, force=True)
+            # Actors end with the process that owns them; were they cancelled first, it would log a failed training.
+            ray.cancel(reference, force=True, recursive=False)
         self._running.clear()
         return running
 

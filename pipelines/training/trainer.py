@@ -18,7 +18,7 @@ from typing import Any
 import ray.train
 import torch
 from mlflow.exceptions import MlflowException
-from ray._private.worker import get_dashboard_url
+from ray._private.services import get_webui_url_from_internal_kv as get_dashboard_url  # in a worker, Ray's own lies
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
