@@ -171,18 +171,22 @@ SMALL = {
     "checkpoint.every_steps": 4,
     "model.encoder": {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 16},
     "evaluation.num_timelines": 0,
+    "model.alignment.enabled": False,
+    "objective.text": 0.0,
+    "text.encoder": None,
 }
+"""Four steps without text: no process has to load a text tower."""
 
 
 @pytest.mark.slow
 def test_a_real_sweep_is_done_once_and_stands_below_its_run(tmp_path: Path, ray_cluster: None) -> None:
     """Two methods train and are evaluated beside each other; then nothing is left to do but one changed method."""
     store = make_store(tmp_path / "store", 16)
-    no_text = {"model.alignment.enabled": False, "objective.text": 0.0}
-    config = sweep(tmp_path, overrides=SMALL | {"store_uri": store}, methods={"full": {}, "no_text": no_text})
+    methods = {"full": {}, "temporal": {"objective.weights": {"temporal": 1.0}}}
+    config = sweep(tmp_path, overrides=SMALL | {"store_uri": store}, methods=methods)
     report = run_sweep(config)
     assert report.failures == {} and report.not_started == []
-    assert {row.method for row in report.rows} == {"full", "no_text"}
+    assert {row.method for row in report.rows} == {"full", "temporal"}
     assert all(row.n == 1 and row.std is None for row in report.rows)
 
     client = MlflowClient(report.tracking_uri)
@@ -190,17 +194,17 @@ def test_a_real_sweep_is_done_once_and_stands_below_its_run(tmp_path: Path, ray_
         [client.get_run(report.run_id).info.experiment_id], f"tags.`mlflow.parentRunId` = '{report.run_id}'"
     )
     tags = {child.info.run_name: child.data.tags for child in children}
-    assert tags.keys() == {"full/seed-0", "no_text/seed-0"}
+    assert tags.keys() == {"full/seed-0", "temporal/seed-0"}
     assert {(t["sweep.id"], t["sweep.method"], t["sweep.seed"]) for t in tags.values()} == {
         (report.run_id, "full", "0"),
-        (report.run_id, "no_text", "0"),
+        (report.run_id, "temporal", "0"),
     }
     row = report.rows[0]
     assert next(c for c in children if c.info.run_name == f"{row.method}/seed-0").data.metrics[row.metric] == row.mean
 
     files = {file: file.stat().st_mtime_ns for file in (tmp_path / "sweep/full").rglob("*") if file.is_file()}
-    changed = replace(config, methods={"full": {}, "no_text": no_text | {"objective.infonce": {"temperature": 0.5}}})
+    changed = replace(config, methods={"full": {}, "temporal": {"objective.weights": {"temporal": 2.0}}})
     again = run_sweep(changed)
-    assert again.num_known == 1 and list(again.failures) == ["no_text/seed-0"]
-    assert "begun with other values of objective.infonce.temperature" in again.failures["no_text/seed-0"]
+    assert again.num_known == 1 and list(again.failures) == ["temporal/seed-0"]
+    assert "begun with other values of objective.weights.temporal" in again.failures["temporal/seed-0"]
     assert files == {file: file.stat().st_mtime_ns for file in (tmp_path / "sweep/full").rglob("*") if file.is_file()}
