@@ -115,7 +115,7 @@ def run_sweep(config: SweepConfig) -> SweepReport:
             outcomes.results |= known
             report = _report(trials, outcomes, len(known), (output_uri, tracker))
             status = None
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C; once connected, Ray makes the latter of SIGTERM
             status = "KILLED"
             raise
         finally:

@@ -165,6 +165,21 @@ def test_the_same_command_runs_what_is_missing(
     assert run_sweep(config).num_known == 4 and len(replaced.started) == 4, "with nothing to do, Ray is not started"
 
 
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_sweep_is_killed_in_mlflow(
+    tmp_path: Path, replaced: FakeLauncher, signal: type[BaseException]
+) -> None:
+    def interrupt(trial: Trial) -> TrialResult:
+        raise signal
+
+    replaced.ends = interrupt
+    config = sweep(tmp_path)
+    with pytest.raises(signal):
+        run_sweep(config)
+    run_id = json.loads((tmp_path / "sweep/run.json").read_text())["run_id"]
+    assert MlflowClient(config.tracking.uri).get_run(run_id).info.status == "KILLED"
+
+
 SMALL = {
     "max_steps": 4,
     "log_every_steps": 2,
