@@ -53,7 +53,7 @@ def training(tmp_path_factory):
 
 
 @pytest.fixture
-def config(training, tmp_path, monkeypatch):
+def config(ray_cluster, training, tmp_path, monkeypatch):
     """An evaluation that measures nothing: what happens to its files is looked at."""
     monkeypatch.setattr(run, "connect", lambda config: nullcontext())
     monkeypatch.setattr(run, "require_resources", lambda *_, **__: None)
