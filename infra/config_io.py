@@ -7,7 +7,8 @@ and the key.
 import dataclasses
 import re
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, TextIO, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TextIO, TypeVar
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,6 +17,31 @@ from hvlm.errors import UserError
 
 C = TypeVar("C")
 _ANYTHING = TypeAdapter[Any](Any, config=ConfigDict(ser_json_inf_nan="constants"))  # infinity is refused, not null
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChoice(Generic[C]):
+    """Several configuration types, of which the value of `key` in the file chooses one; without the key, `default`."""
+
+    key: str
+    default: str
+    types: Mapping[str, type[C]]
+
+    def chosen_by(self, values: Mapping[str, Any], origin: str) -> type[C]:
+        """Return the type for these plain values.
+
+        Raises:
+            UserError: the key names none.
+        """
+        name = values.get(self.key, self.default)
+        if isinstance(name, str) and name in self.types:
+            return self.types[name]
+        raise UserError(
+            what=f"{origin}, {self.key}",
+            got=name,
+            expected=f"one of {', '.join(self.types)}",
+            do=f"correct it; without the key it is {self.default}",
+        )
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -119,7 +145,7 @@ def set_values(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def load_config(config_type: type[C], path: str, overrides: Sequence[str] = ()) -> C:
+def load_config(config_type: type[C] | ConfigChoice[C], path: str, overrides: Sequence[str] = ()) -> C:
     """Return the configuration in `path` with the overrides applied.
 
     Raises:
@@ -128,8 +154,10 @@ def load_config(config_type: type[C], path: str, overrides: Sequence[str] = ()) 
     return build_config(config_type, apply_overrides(load_yaml(path), overrides), origin=path)
 
 
-def build_config(config_type: type[C], values: dict[str, Any], *, origin: str) -> C:
+def build_config(config_type: type[C] | ConfigChoice[C], values: dict[str, Any], *, origin: str) -> C:
     """Return the configuration that a mapping of plain values holds; `origin` names it in errors."""
+    if isinstance(config_type, ConfigChoice):
+        config_type = config_type.chosen_by(values, origin)
     try:
         # Strict: `true` is no number, "8" neither. As JSON, where a list is a tuple and 1 a float also when strict.
         return TypeAdapter(config_type).validate_json(_ANYTHING.dump_json(values), strict=True)

@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from hvlm.errors import JobError, UserError
-from infra.config_io import load_config
+from infra.config_io import ConfigChoice, load_config
 from infra.logs import configure_logging
 
 C = TypeVar("C")
 logger = logging.getLogger(__name__)
 
 
-def run_job(name: str, description: str | None, config_type: type[C], job: Callable[[C], int]) -> None:
+def run_job(
+    name: str, description: str | None, config_type: type[C] | ConfigChoice[C], job: Callable[[C], int]
+) -> None:
     """Run `job` on the config that the command line names, and exit with its code."""
     parser = argparse.ArgumentParser(
         prog=f"python -m jobs.{name}", description=description, formatter_class=argparse.RawDescriptionHelpFormatter

@@ -1,4 +1,4 @@
-"""Trains a HierarchicalVLM on the features of a store, with Ray Train, tracked in MLflow.
+"""Trains a HierarchicalVLM or a HierVL on the features of a store, with Ray Train, tracked in MLflow.
 
     python -m jobs.train --config jobs/configs/train_demo.yaml store_uri=/my/store output_uri=/my/training
 
@@ -10,6 +10,7 @@ from infra.cluster import reject_relative_paths_in_job
 from infra.tracking import ui_command
 from jobs.entry import run_job
 from pipelines.training.config import TrainConfig
+from pipelines.training.registry import TRAIN_CONFIG
 from pipelines.training.trainer import TrainReport, run_training
 
 
@@ -49,7 +50,7 @@ _SPEED = ("train/samples_per_s", "train/frames_per_s", "train/data_wait_share", 
 
 
 def _is_headline(key: str) -> bool:
-    return "recall" in key or key.endswith(("contrast_gap", "unit_std", "effective_rank"))
+    return "recall" in key or "mcq/accuracy" in key or key.endswith(("contrast_gap", "unit_std", "effective_rank"))
 
 
 def _listed(title: str, metrics: dict[str, float], prefix: str) -> str:
@@ -60,4 +61,4 @@ def _listed(title: str, metrics: dict[str, float], prefix: str) -> str:
 
 
 if __name__ == "__main__":
-    run_job("train", __doc__, TrainConfig, job)
+    run_job("train", __doc__, TRAIN_CONFIG, job)

@@ -175,15 +175,6 @@ def rank_part(batch: BatchPlan, rank: int, world_size: int) -> BatchPlan:
     return BatchPlan(batch.samples[part], batch.first_rows[part], batch.num_rows[part], batch.padded_rows)
 
 
-def advance(position: Position, num_steps: int) -> Position:
-    """Return the position after one more step, when an epoch has `num_steps`."""
-    return (
-        Position(position.epoch, position.step + 1)
-        if position.step + 1 < num_steps
-        else Position(position.epoch + 1, 0)
-    )
-
-
 def _windows(index: SampleIndex, config: BatchingConfig, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     """Yield shuffled groups of samples, each a whole number of batches; what is left over goes into the next group."""
     size = config.global_batch_size

@@ -22,7 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from hvlm.errors import UserError
 from hvlm.models.hierarchical_vlm import HierarchicalVLM, HierarchicalVLMConfig, build_model
@@ -273,13 +273,30 @@ def load_model(uri: str, device: str = "cpu") -> tuple[HierarchicalVLM, Checkpoi
         UserError: damaged, of a newer format, or its weights do not fit the architecture its config names.
     """
     info = read_info(uri)
+    system = info.config.get("system", "hierarchical_vlm")  # what was written before there were several did not say it
+    if system != "hierarchical_vlm":
+        raise UserError(
+            what="checkpoint",
+            got=f"{uri}, a training of system {system}",
+            expected="one of hierarchical_vlm, which jobs.evaluate measures",
+            do=f"read its dev metrics in the MLflow run {info.run_id}",
+        )
     config = build_config(HierarchicalVLMConfig, info.config["model"], origin=f"{uri}/{INFO_FILE}, model")
     model = build_model(config, info.d_in, info.d_text)
     load_weights(model, read_model_state(uri), uri)
     return model.to(device).eval(), info
 
 
-def load_weights(model: HierarchicalVLM, state: Mapping[str, Tensor], origin: str) -> None:
+def weights_sha256(uri: str) -> str:
+    """Return the hash of a checkpoint's weights, which tells them from any others.
+
+    Raises:
+        UserError: no complete checkpoint.
+    """
+    return hashlib.sha256(_verified(uri, MODEL_FILE)).hexdigest()
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
     """Load weights into a model of the same architecture.
 
     Raises:

@@ -1,14 +1,11 @@
-"""Configuration of `jobs.train`."""
+"""Configuration of `jobs.train`: what the systems share."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hvlm.config import Config, require
-from hvlm.data.batching import BatchingConfig
 from hvlm.encoders.config import ClipConfig
 from hvlm.losses.monitors import AlarmConfig
-from hvlm.losses.objective import ObjectiveConfig, check_objective
-from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from infra.cluster import ClusterConfig
 from infra.tracking import TrackingConfig
 
@@ -96,7 +93,7 @@ class OptimizerConfig(Config):
         )
 
 
-Selection = Literal["auto", "text_to_video", "contrast_gap"]
+Selection = Literal["auto", "text_to_video", "contrast_gap", "summary_mcq"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +101,8 @@ class CheckpointConfig(Config):
     """When the dev split is measured and a checkpoint is written: every `every_steps`, and after the last step.
 
     `keep_last` checkpoints stay, and the best one. `best_by`: text_to_video recall_at_1, or the contrast gap of the
-    encoder's rows; auto is the former where text is trained on. Never a raw loss: a collapsed model has the lowest.
+    encoder's rows; auto is the former where text is trained on. HierVL has summary_mcq (auto) and text_to_video. Never
+    a raw loss: a collapsed model has the lowest.
     """
 
     every_steps: int = 200
@@ -176,9 +174,10 @@ class TrainResources(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig(Config):
-    """One training.
+    """What every training has; each system adds its model, losses and batches (`registry.TRAIN_CONFIG`).
 
     Args:
+        system: which model is trained, and how.
         store_uri: the feature store. store_version: of its samples; null pins the newest at the first start.
         output_uri: checkpoints and the run's id go here; the same config with the same output_uri continues.
         encoders: columns of the store to read, side by side on the first one's time grid; empty: all.
@@ -187,6 +186,10 @@ class TrainConfig(Config):
         log_every_steps: how often the training metrics go to MLflow.
     """
 
+    # A continued training must mean the same thing; where it computes, logs and keeps checkpoints may change.
+    FIXED: ClassVar[tuple[str, ...]] = ("system", "seed", "epochs", "max_steps", "precision", "optimizer")
+
+    system: str
     store_uri: str
     output_uri: str
     store_version: int | None = None
@@ -196,10 +199,6 @@ class TrainConfig(Config):
     max_steps: int | None = None
     precision: Literal["bf16", "fp32"] = "bf16"
     log_every_steps: int = 10
-    model: HierarchicalVLMConfig = field(default_factory=HierarchicalVLMConfig)
-    objective: ObjectiveConfig = field(default_factory=lambda: ObjectiveConfig(text=1.0))
-    text: TextConfig = field(default_factory=TextConfig)
-    batching: BatchingConfig = field(default_factory=BatchingConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -220,42 +219,19 @@ class TrainConfig(Config):
             do="leave it out, or raise it",
         )
         require(self.seed >= 0, what="seed", got=self.seed, expected="0 or more", do="set e.g. seed: 0")
-        check_objective(self.model, self.objective)
-        require(
-            not self.model.alignment.enabled or self.text.encoder is not None,
-            what="text.encoder",
-            got="none",
-            expected="the CLIP encoder of the store, as model.alignment.enabled needs text",
-            do=f"copy the encoder from the extraction's config, or {WITHOUT_TEXT}",
-        )
-        require(
-            self.checkpoint.best_by != "text_to_video" or self.uses_text,
-            what="checkpoint.best_by",
-            got="text_to_video",
-            expected="a training with text",
-            do="set best_by: contrast_gap, or objective.text above 0",
-        )
-        self._check_workers()
 
     @property
-    def uses_text(self) -> bool:
-        """Whether text features are read."""
-        return self.model.alignment.enabled and self.objective.text > 0
-
-    @property
-    def best_metric(self) -> Literal["text_to_video", "contrast_gap"]:
+    def best_metric(self) -> Selection:
         """What "best" compares, with `auto` resolved."""
-        if self.checkpoint.best_by == "auto":
-            return "text_to_video" if self.uses_text else "contrast_gap"
         return self.checkpoint.best_by
 
-    def _check_workers(self) -> None:
+    def check_workers(self, name: str, size: int) -> None:
+        """Raise unless every number of workers in the range divides a global batch of `size`, which `name` sets."""
         least, most = self.resources.worker_range
-        size = self.batching.global_batch_size
         wrong = [count for count in range(least, most + 1) if size % count]
         require(
             not wrong,
-            what="batching.global_batch_size",
+            what=name,
             got=size,
             expected=f"a multiple of every number of workers from {least} to {most}",
             do=f"change it, or resources.num_workers ({wrong[:1]} does not divide it)",

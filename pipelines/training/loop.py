@@ -9,18 +9,15 @@ is all the position there is.
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 
-from hvlm.data.batching import Position
-from hvlm.data.collate import Batch
 from hvlm.losses.monitors import Alarm
-from hvlm.losses.objective import Objective
 from pipelines.training.checkpoints import (
     CheckpointContent,
     best_checkpoint,
@@ -29,12 +26,12 @@ from pipelines.training.checkpoints import (
     save_checkpoint,
 )
 from pipelines.training.job import TrainJob
-from pipelines.training.state import check_all_have_gradients, load_state, set_learning_rate
-from pipelines.training.step import autocast, mix_seed, run_step
-from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable, StreamPlan, TrainStream
-from pipelines.training.text import read_text_table
+from pipelines.training.registry import open_system
+from pipelines.training.state import GradientCheck, load_state, set_learning_rate
+from pipelines.training.step import mix_seed
+from pipelines.training.stream import Prefetcher
+from pipelines.training.system import RankContext
 from pipelines.training.throughput import Throughput
-from pipelines.training.validation import CONTRAST_GAP, MONITOR_PREFIX, RECALL, ValidationData, validate
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +46,6 @@ class Tracker(Protocol):
     def set_tags(self, tags: Mapping[str, object]) -> None: ...
 
     def flush(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class RankContext:
-    """Which of how many ranks this is, and on what it computes."""
-
-    rank: int = 0
-    world_size: int = 1
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,15 +82,12 @@ class _Run:
 
     def __init__(self, job: TrainJob, context: RankContext, tracker: Tracker | None) -> None:
         self.job, self.config, self.context, self.tracker = job, job.config, context, tracker
-        self.objective = Objective(self.config.objective)
-        manifest = job.open_manifest()
-        self.texts = None if job.text_uri is None else read_text_table(job.text_uri)
-        self.reader, dev = (FeatureReader(SampleTable.of(manifest, s), self.config.stream) for s in ("train", "dev"))
-        self.dev = ValidationData(reader=dev, texts=self.texts, batching=self.config.batching)
-        self.state = load_state(job, self.reader, context.device)
+        self.system = open_system(job, context)
+        self.state = load_state(job, self.system, context.device)
+        self.gradients = GradientCheck(self.state.model, self.system.gradient_cycle)
         self.throughput = Throughput()
         self.metrics: dict[str, float] = {}
-        self._losses: list[dict[str, Tensor]] = []
+        self._figures: list[dict[str, Tensor]] = []
 
     def run(self) -> TrainOutcome:
         self._tag_checkpoints()
@@ -110,11 +95,12 @@ class _Run:
             return self._outcome(self.state.stopped)
         model: nn.Module = self.state.model
         if self.context.world_size > 1:
-            model = DistributedDataParallel(model)
+            model = DistributedDataParallel(model, find_unused_parameters=self.system.partial_passes)
         model.train()
         every = self.config.checkpoint.every_steps
         stopped = None
-        loader = Prefetcher(self._stream(), self.config.stream, pin=self.context.device.type == "cuda")
+        stream = self.system.stream(self.state.step, self.job.total_steps - self.state.step)
+        loader = Prefetcher(stream, self.config.stream, pin=self.context.device.type == "cuda")
         batches = iter(loader)
         try:
             while self.state.step < self.job.total_steps:
@@ -136,71 +122,63 @@ class _Run:
                 self.tracker.flush()
         return self._outcome(stopped)
 
-    def _stream(self) -> TrainStream:
-        plan = StreamPlan(
-            batching=self.config.batching,
-            seed=self.config.seed,
-            rank=self.context.rank,
-            world_size=self.context.world_size,
-            start=Position(*divmod(self.state.step, self.job.steps_per_epoch)),
-            num_steps=self.job.total_steps - self.state.step,
-        )
-        return TrainStream(self.reader, self.texts, plan, self.config.stream)
-
-    def _step(self, model: nn.Module, batch: Batch) -> tuple[float, float]:
+    def _step(self, model: nn.Module, batch: Any) -> tuple[float, float]:
         """Take one optimizer step; return the norm of the gradient before clipping, and the learning rate."""
         state, config = self.state, self.config
         lr = set_learning_rate(state.optimizer, config.optimizer, state.step, self.job)
         torch.manual_seed(mix_seed(config.seed, state.step, self.context.rank))  # dropout
         state.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.context.device, config.precision):
-            result = run_step(model, self.objective, batch, seed=mix_seed(config.seed, state.step), gather=True)
-        result.losses["total"].backward()  # type: ignore[no-untyped-call]
-        if not self._losses:
-            check_all_have_gradients(state.model)
+        totals: list[Tensor] = []
+        figures: dict[str, Tensor] = {}
+        masks: list[Tensor] = []
+        for each in self.system.passes(model, batch, state.step):
+            each.total.backward()  # type: ignore[no-untyped-call]
+            totals.append(each.total.detach().float())
+            figures |= each.figures
+            masks.append(each.mask_NT)
+        self.gradients.observe()
         norm = clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
         # One transfer: a GPU is waited for once per step, so that weights are never updated from a NaN.
-        loss, grad_norm = torch.stack([result.losses["total"].detach().float(), norm.float()]).tolist()
+        loss, grad_norm = torch.stack([torch.stack(totals).sum(), norm.float()]).tolist()
         self._stop_if(self._report(state.alarms.observe_step(state.step + 1, loss, grad_norm)))
         if not (math.isfinite(loss) and math.isfinite(grad_norm)):
             raise _StopError(f"at step {state.step + 1} the loss is {loss} and the norm of its gradient {grad_norm}")
         state.optimizer.step()
         state.step += 1
-        self.throughput.add(result.batch.mask_NT, batch.num_bad_rows)
-        self._losses.append({name: value.detach() for name, value in result.losses.items()})
+        self.throughput.add(masks, batch.num_bad_rows)
+        self._figures.append(figures)
         return grad_norm, lr
 
     def _log_step(self, grad_norm: float, lr: float) -> None:
         """Log means over the steps since the last time; needs no other rank."""
-        count = len(self._losses)
-        means = {
-            f"train/loss/{name}": sum(float(losses[name]) for losses in self._losses) / count
-            for name in self._losses[0]
-        }
-        self._losses = self._losses[:0]
-        figures = {f"train/{name}": value for name, value in self.throughput.take().items()}
-        epoch = self.state.step / self.job.steps_per_epoch
-        self.metrics |= means | figures | {"train/grad_norm": grad_norm, "train/lr": lr, "train/epoch": epoch}
+        names = dict.fromkeys(name for figures in self._figures for name in figures)
+        values = {name: [float(each[name]) for each in self._figures if name in each] for name in names}
+        means = {f"train/{name}": sum(each) / len(each) for name, each in values.items()}
+        self._figures = self._figures[:0]
+        figures = self.throughput.take() | {"grad_norm": grad_norm, "lr": lr} | self.system.progress(self.state.step)
+        logged = means | {f"train/{name}": value for name, value in figures.items()}
+        self.metrics |= logged
         if self.tracker is not None:
-            self.tracker.log_metrics({k: v for k, v in self.metrics.items() if k.startswith("train/")}, self.state.step)
+            self.tracker.log_metrics(logged, self.state.step)
             logger.info(
-                "step %d/%d, loss %.4f, grad norm %.3f, lr %.2e, %.0f samples/s, data wait %.1f %%",
+                "step %d/%d, %s, grad norm %.3f, lr %.2e, %.0f samples/s, data wait %.1f %%",
                 self.state.step,
                 self.job.total_steps,
-                means["train/loss/total"],
+                ", ".join(f"{name} {value:.4f}" for name, value in means.items() if name.endswith("/total")),
                 grad_norm,
                 lr,
-                figures["train/samples_per_s"],
-                100 * figures["train/data_wait_share"],
+                figures["samples_per_s"],
+                100 * figures["data_wait_share"],
             )
 
     def _validate_and_save(self) -> None:
         state, config = self.state, self.config
-        dev = validate(state.model, self.objective, self.dev, self.context.device, config.precision)
+        dev = self.system.validate(state.model)
         self.metrics |= dev
-        score = dev.get(RECALL if config.best_metric == "text_to_video" else CONTRAST_GAP)
+        score = self.system.score(dev)
         # Before saving, so that the checkpoint's counters have seen this evaluation; stopping waits until it is saved.
-        stopped = self._report(state.alarms.observe_evaluation(state.step, dev, prefix=MONITOR_PREFIX) if dev else [])
+        prefix = self.system.monitor_prefix
+        stopped = self._report(state.alarms.observe_evaluation(state.step, dev, prefix=prefix) if dev else [])
         if self.tracker is not None:
             # Metrics before the checkpoint: a run killed in between takes these steps again, and sends none twice.
             self.tracker.log_metrics(dev, state.step)

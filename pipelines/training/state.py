@@ -5,18 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from hvlm.losses.monitors import Alarms
-from hvlm.losses.objective import Objective
-from hvlm.models.hierarchical_vlm import HierarchicalVLM, build_model
-from hvlm.models.input_norm import FeatureStatistics, InputNorm
-from hvlm.models.optimization import freeze, parameter_groups, warmup_cosine
+from hvlm.models.optimization import parameter_groups, warmup_cosine
 from pipelines.training.checkpoints import latest_checkpoint, load_weights, read_model_state, read_trainer_state
 from pipelines.training.config import OptimizerConfig
 from pipelines.training.job import TrainJob
-from pipelines.training.stream import FeatureReader
+from pipelines.training.system import System
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +21,7 @@ logger = logging.getLogger(__name__)
 class TrainState:
     """`step` counts the optimizer steps that are done; `stopped` is the alarm that ended the training there."""
 
-    model: HierarchicalVLM
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     alarms: Alarms
     step: int = 0
@@ -36,25 +32,24 @@ class TrainState:
         return {"optimizer": self.optimizer.state_dict(), "step": self.step, "alarms": self.alarms.state_dict()}
 
 
-def load_state(job: TrainJob, reader: FeatureReader, device: torch.device) -> TrainState:
+def load_state(job: TrainJob, system: System, device: torch.device) -> TrainState:
     """Return the state of the last complete checkpoint of the job's output, or a new one.
 
     Args:
         job: what to train.
-        reader: the train split, for the statistics of `input_norm: standard`.
+        system: makes the model.
         device: where the model goes.
 
     Raises:
         UserError: the checkpoint is damaged or of another architecture.
     """
     torch.manual_seed(job.config.seed)
-    model = build_model(job.config.model, job.d_in, job.d_text)
+    model = system.build_model()
     checkpoint = latest_checkpoint(job.config.output_uri)
     if checkpoint is not None:
         load_weights(model, read_model_state(checkpoint.uri), checkpoint.uri)
     else:
-        set_input_statistics(model, reader)
-    freeze(model, Objective(job.config.objective).unused_parts())
+        system.initialise(model)
     model.to(device)
     state = TrainState(model, make_optimizer(model, job.config.optimizer), Alarms(job.config.alarms))
     if checkpoint is not None:
@@ -96,15 +91,33 @@ def check_all_optimized(model: nn.Module, optimizer: torch.optim.Optimizer) -> N
         raise RuntimeError(f"not exactly once in the optimizer: {', '.join(wrong)}")
 
 
-def check_all_have_gradients(model: nn.Module) -> None:
-    """Raise unless the backward pass gave every trainable parameter a gradient.
+class GradientCheck:
+    """Sees to it that every trainable parameter gets a gradient, at least once in `cycle` steps.
 
-    Raises:
-        RuntimeError: naming the parameters. Under DDP they would stall the next step.
+    Args:
+        model: whose parameters to look at.
+        cycle: steps.
     """
-    wrong = [name for name, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None]
-    if wrong:
-        raise RuntimeError(f"no loss reaches these trainable parameters: {', '.join(wrong)}")
+
+    def __init__(self, model: nn.Module, cycle: int) -> None:
+        self._parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._cycle, self._steps = cycle, 0
+        self._missing = set(self._parameters)
+
+    def observe(self) -> None:
+        """Look at the gradients of a step, before the next step clears them.
+
+        Raises:
+            RuntimeError: naming the parameters that no loss reached. Under DDP they would stall the next step.
+        """
+        self._missing = {name for name in self._missing if self._parameters[name].grad is None}
+        self._steps += 1
+        if self._steps < self._cycle:
+            return
+        if self._missing:
+            wrong = [name for name in self._parameters if name in self._missing]
+            raise RuntimeError(f"no loss reaches these trainable parameters: {', '.join(wrong)}")
+        self._missing, self._steps = set(self._parameters), 0
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig, step: int, job: TrainJob) -> float:
@@ -114,26 +127,3 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, config: OptimizerConfig,
     for group in optimizer.param_groups:
         group["lr"] = lr
     return lr
-
-
-def set_input_statistics(model: HierarchicalVLM, reader: FeatureReader) -> None:
-    """Give `input_norm: standard` the statistics of the train split; other kinds need none.
-
-    Rank 0 reads the split and tells the others.
-    """
-    norm = model.encoder.input_norm
-    if norm.kind != "standard":
-        return
-    moments: list[Any] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        moments = [_statistics(norm, reader)]
-    if dist.is_initialized():
-        dist.broadcast_object_list(moments, src=0)
-    norm.set_statistics(*moments[0])
-
-
-def _statistics(norm: InputNorm, reader: FeatureReader) -> tuple[torch.Tensor, torch.Tensor]:
-    statistics = FeatureStatistics(sum(norm.input_dims))
-    for sample in range(len(reader.table)):
-        statistics.update(torch.from_numpy(reader.video(sample).features_TI))
-    return statistics.mean_and_std()

@@ -10,7 +10,7 @@ Shapes: N texts, X width of the text features.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,30 +81,29 @@ def read_metas(manifest: Manifest, splits: Iterable[str]) -> list[SampleMeta]:
 
 
 def make_text_table(
-    manifest: Manifest, config: TextConfig, metas: Sequence[SampleMeta], encode: EncodeText | None
+    manifest: Manifest, config: TextConfig, texts: Mapping[str, Sequence[tuple[str, str]]], encode: EncodeText | None
 ) -> str:
     """Make sure that the store has the text features of these videos; return their URI.
 
     Args:
         manifest: the pinned data.
-        config: encoder and templates.
-        metas: of the videos.
+        config: the encoder.
+        texts: key of a video -> its texts, each with the name of its group.
         encode: replaces the text tower (tests); None loads it when the file is not there.
 
     Raises:
         UserError: no text tower of this store, or no video has a text.
     """
     clip, fingerprint = text_encoder_of(manifest, config)
-    per_video = {meta.key: texts_of_video(meta, config.templates) for meta in metas}
-    pairs = sorted({pair for texts in per_video.values() for pair in texts})
+    pairs = sorted({pair for each in texts.values() for pair in each})
     if not pairs:
         raise UserError(
             what="model.alignment.enabled",
-            got=f"true, but none of the {len(metas)} videos has a summary, caption or label",
+            got=f"true, but none of the {len(texts)} videos has a summary, caption or label",
             expected="texts to align with",
             do=f"add annotations to the source, or {WITHOUT_TEXT}",
         )
-    mapping = sorted((key, texts) for key, texts in per_video.items())
+    mapping = sorted((key, list(each)) for key, each in texts.items())
     digest = hashlib.sha256(canonical_json([clip.seed, mapping]).encode()).hexdigest()
     uri = storage.join(manifest.store_uri, "text", f"{fingerprint[:8]}-{digest[:32]}.npz")
     if not storage.exists(uri):

@@ -1,7 +1,7 @@
 """Measures a training between two reports: samples/s, frames/s, share of time waiting for data, share of padding."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -38,12 +38,14 @@ class Throughput:
         finally:
             self._paused_s += time.perf_counter() - started
 
-    def add(self, mask_NT: Tensor, num_bad_rows: int) -> None:
-        """Count a global batch. The mask is summed on its device and read at `take`, so a GPU is not waited for."""
-        self.num_samples += mask_NT.shape[0]
-        self.num_rows += mask_NT.numel()
+    def add(self, masks: Sequence[Tensor], num_bad_rows: int) -> None:
+        """Count the global batches of a step. A mask is summed on its device and read at `take`, so a GPU is not waited
+        for."""
         self.num_bad_rows += num_bad_rows
-        self._real_rows.append(mask_NT.sum())
+        for mask_NT in masks:
+            self.num_samples += mask_NT.shape[0]
+            self.num_rows += mask_NT.numel()
+            self._real_rows.append(mask_NT.sum())
 
     def take(self) -> dict[str, float]:
         """Return the figures since the last call, and start anew."""

@@ -30,8 +30,10 @@ from infra.logs import configure_logging
 from infra.tracking import RunTracker, tracking_errors
 from pipelines.training.checkpoints import best_checkpoint, list_checkpoints
 from pipelines.training.config import TrainConfig, TrainResources
-from pipelines.training.job import TrainJob, prepare
-from pipelines.training.loop import RankContext, TrainOutcome, train
+from pipelines.training.job import TrainJob
+from pipelines.training.loop import TrainOutcome, train
+from pipelines.training.prepare import prepare
+from pipelines.training.system import RankContext
 
 logger = logging.getLogger(__name__)
 

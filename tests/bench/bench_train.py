@@ -19,15 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from hvlm.data.batching import BatchingConfig, Position
+from hvlm.data.batching import BatchingConfig
 from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from hvlm.models.presets import PresetName
 from infra.tracking import TrackingConfig
 from pipelines.training.config import CheckpointConfig, StreamConfig
-from pipelines.training.job import TrainJob, prepare
-from pipelines.training.loop import RankContext, train
-from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable, StreamPlan, TrainStream
+from pipelines.training.hierarchical_vlm.stream import StreamPlan, TrainStream
+from pipelines.training.job import TrainJob
+from pipelines.training.loop import train
+from pipelines.training.prepare import prepare
+from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable
+from pipelines.training.system import RankContext
 from pipelines.training.text import read_text_table
 from tests.bench.record import record
 from tests.pipelines.training.world import encode_text, make_store, train_config
@@ -96,7 +99,7 @@ def stream_alone(job: TrainJob, *, warm: bool, steps: int) -> dict[str, Any]:
         for sample in range(len(reader.table)):
             reader.video(sample)
     batching = job.config.batching
-    plan = StreamPlan(batching=batching, seed=0, rank=0, world_size=1, start=Position(0, 0), num_steps=steps)
+    plan = StreamPlan(batching=batching, seed=0, rank=0, world_size=1, first_step=0, num_steps=steps)
     started, frames, rows = time.perf_counter(), 0, 0
     for batch in Prefetcher(TrainStream(reader, texts, plan, config), config, pin=False):
         frames += int(batch.mask_BT.sum())

@@ -19,7 +19,8 @@ from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import fingerprint
 from pipelines.store.manifest import open_manifest
 from pipelines.training.checkpoints import Checkpoint, CheckpointContent, CheckpointInfo, save_checkpoint
-from pipelines.training.config import TextConfig, TrainConfig
+from pipelines.training.config import TextConfig
+from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
 from tests.pipelines.store.world import World, column
 
 CLIP = ClipConfig(model="jobs/configs/models/tiny_clip.json", pretrained="random")
@@ -96,7 +97,7 @@ def make_checkpoint(
         projector=ProjectorConfig(dim=8),
         alignment=AlignmentConfig(enabled=aligned, dim=16),
     )
-    config = TrainConfig(
+    config = HierarchicalVLMTrainConfig(
         store_uri=store_uri,
         output_uri=str(output),
         model=model_config,

@@ -7,7 +7,8 @@ import torch
 
 from infra.tracking import TrackingConfig
 from pipelines.training.config import TrainConfig
-from pipelines.training.job import TrainJob, prepare
+from pipelines.training.job import TrainJob
+from pipelines.training.prepare import prepare
 from tests.pipelines.training.world import encode_text, make_store, train_config
 
 

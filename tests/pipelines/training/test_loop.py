@@ -15,11 +15,12 @@ from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
-from pipelines.training import loop
 from pipelines.training.checkpoints import latest_checkpoint, list_checkpoints, read_model_state, read_trainer_state
 from pipelines.training.config import CheckpointConfig
+from pipelines.training.hierarchical_vlm import system
 from pipelines.training.job import TrainJob
-from pipelines.training.loop import RankContext, TrainOutcome, train
+from pipelines.training.loop import TrainOutcome, train
+from pipelines.training.system import RankContext
 from pipelines.training.trainer import finished_outcome
 
 MakeJob = Callable[..., TrainJob]
@@ -156,7 +157,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     make_job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = make_job(checkpoint=CheckpointConfig(every_steps=2))
-    original = loop.run_step
+    original = system.run_step
     calls = iter(range(1000))
 
     def poisoned(*args: Any, **kwargs: Any) -> Any:
@@ -165,7 +166,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
             result.losses["total"] = result.losses["total"] * float("nan")
         return result
 
-    monkeypatch.setattr(loop, "run_step", poisoned)
+    monkeypatch.setattr(system, "run_step", poisoned)
     recorder = Recorder()
     outcome = train(job, RankContext(), recorder)
     assert outcome.stopped is not None and "at step 4 the loss is nan" in outcome.stopped and outcome.step == 3
@@ -177,14 +178,14 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
 @pytest.mark.parametrize("stop", [True, False])
 def test_zero_gradients_raise_the_alarm(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, stop: bool) -> None:
     job = make_job(max_steps=8, alarms=AlarmConfig(zero_gradient_steps=4, stop=stop))
-    original = loop.run_step
+    original = system.run_step
 
     def constant(*args: Any, **kwargs: Any) -> Any:
         result = original(*args, **kwargs)
         result.losses["total"] = result.losses["total"] * 0.0  # what a loss on the inputs gives: no gradient arrives
         return result
 
-    monkeypatch.setattr(loop, "run_step", constant)
+    monkeypatch.setattr(system, "run_step", constant)
     recorder = Recorder()
     outcome = train(job, RankContext(), recorder)
     assert "alarm.zero_gradient" in recorder.tags and recorder.metrics[4]["alarm/zero_gradient"] == 1.0

@@ -1,34 +1,27 @@
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from hvlm.models.heads import AlignmentConfig
-from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
-from hvlm.models.temporal_encoder import TemporalEncoderConfig
-from pipelines.training.config import OptimizerConfig, StreamConfig
+from pipelines.training.config import OptimizerConfig
 from pipelines.training.job import TrainJob
+from pipelines.training.registry import open_system
 from pipelines.training.state import (
-    check_all_have_gradients,
+    GradientCheck,
     check_all_optimized,
     load_state,
     make_optimizer,
     set_learning_rate,
 )
-from pipelines.training.stream import FeatureReader, SampleTable
+from pipelines.training.system import RankContext
 
 CPU = torch.device("cpu")
 
 
-def reader_of(job: TrainJob) -> FeatureReader:
-    return FeatureReader(SampleTable.of(job.open_manifest(), "train"), StreamConfig())
-
-
 def test_every_trainable_parameter_is_in_the_optimizer(make_job: Callable[..., TrainJob]) -> None:
     job = make_job()
-    state = load_state(job, reader_of(job), CPU)
+    state = load_state(job, open_system(job, RankContext()), CPU)
     held = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in state.model.parameters() if p.requires_grad} and state.step == 0
     decays = {group["weight_decay"] for group in state.optimizer.param_groups}
@@ -41,9 +34,24 @@ def test_a_forgotten_parameter_is_found() -> None:
     model.append(nn.Linear(2, 1))
     with pytest.raises(RuntimeError, match=r"2\.weight, 2\.bias"):
         check_all_optimized(model, optimizer)
-    model[0](torch.ones(1, 2)).sum().backward()
+
+
+def test_a_parameter_without_gradient_is_found_at_the_end_of_its_cycle() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 1))
+
+    def step(part: int) -> None:
+        model.zero_grad(set_to_none=True)
+        model[part](torch.ones(1, 2)).sum().backward()
+        check.observe()
+
+    check = GradientCheck(model, 1)
     with pytest.raises(RuntimeError, match=r"1\.weight, 1\.bias, 2\.weight, 2\.bias"):
-        check_all_have_gradients(model)
+        step(0)
+    check = GradientCheck(model, 3)
+    for part in (0, 1, 2, 2, 1, 0, 1, 1):
+        step(part)
+    with pytest.raises(RuntimeError, match=r": 0\.weight, 0\.bias$"):  # the third cycle: 1, 1, 2
+        step(2)
 
 
 def test_the_learning_rate_warms_up_and_ends_at_its_minimum(make_job: Callable[..., TrainJob]) -> None:
@@ -54,14 +62,3 @@ def test_the_learning_rate_warms_up_and_ends_at_its_minimum(make_job: Callable[.
     assert rates[0] == pytest.approx(1e-3 / warmup) and rates[warmup] == pytest.approx(1e-3)
     assert rates[-1] == pytest.approx(1e-6) and optimizer.param_groups[0]["lr"] == rates[-1]
     assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
-
-
-def test_standard_input_norm_gets_the_train_splits_statistics(make_job: Callable[..., TrainJob]) -> None:
-    encoder = TemporalEncoderConfig(d_model=16, num_layers=1, num_heads=2, d_ff=16, input_norm="standard")
-    model = HierarchicalVLMConfig(encoder=encoder, alignment=AlignmentConfig(dim=16))
-    job = make_job(model=model)
-    reader = reader_of(job)
-    norm = load_state(job, reader, CPU).model.encoder.input_norm
-    rows = np.concatenate([reader.video(i).features_TI for i in range(len(reader.table))])
-    np.testing.assert_allclose(norm.mean_D, rows.mean(0), atol=1e-5)
-    np.testing.assert_allclose(norm.std_D, rows.std(0), rtol=1e-4)

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from pipelines.training.text import make_text_table, read_metas, read_text_table
 from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store
 
 CONFIG = TextConfig(encoder=CLIP)
+Texts = dict[str, list[tuple[str, str]]]
+
+
+def texts_of(metas: Sequence[SampleMeta], templates: tuple[str, ...] = CONFIG.templates) -> Texts:
+    return {each.key: texts_of_video(each, templates) for each in metas}
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +75,8 @@ def test_the_table_is_made_once_and_says_which_texts_are_equal(store: str) -> No
         calls.append(len(texts))
         return encode_text(texts)
 
-    uri = make_text_table(manifest, CONFIG, metas, counting)
-    assert make_text_table(manifest, CONFIG, metas[::-1], counting) == uri and len(calls) == 1
+    uri = make_text_table(manifest, CONFIG, texts_of(metas), counting)
+    assert make_text_table(manifest, CONFIG, texts_of(metas[::-1]), counting) == uri and len(calls) == 1
     table = read_text_table(uri)
     assert set(table.texts_of) == {each.key for each in metas} and table.dim == 8
     for each in metas:
@@ -90,7 +96,7 @@ def test_the_table_is_made_once_and_says_which_texts_are_equal(store: str) -> No
 def test_a_video_without_text_has_group_minus_one(store: str) -> None:
     manifest = open_manifest(store)
     metas = [*read_metas(manifest, ("train",)), meta(key="silent")]
-    row = read_text_table(make_text_table(manifest, CONFIG, metas, encode_text)).row("silent", 3)
+    row = read_text_table(make_text_table(manifest, CONFIG, texts_of(metas), encode_text)).row("silent", 3)
     assert row.group == -1 and not row.features_X.any()
 
 
@@ -98,7 +104,9 @@ def test_other_texts_are_another_file(store: str) -> None:
     manifest = open_manifest(store)
     metas = read_metas(manifest, ("train",))
     other = TextConfig(encoder=CLIP, templates=("{label}!",))
-    assert make_text_table(manifest, other, metas, encode_text) != make_text_table(manifest, CONFIG, metas, encode_text)
+    assert make_text_table(manifest, other, texts_of(metas, other.templates), encode_text) != make_text_table(
+        manifest, CONFIG, texts_of(metas), encode_text
+    )
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"model": "ViT-B-32"}])
@@ -119,12 +127,12 @@ def test_other_frames_of_the_same_model_are_fine(store: str) -> None:
 def test_a_store_without_any_text_says_so(tmp_path: Path) -> None:
     manifest = open_manifest(make_store(tmp_path / "store", 8, text=False))
     with pytest.raises(UserError, match="none of the 8 videos has a summary, caption or label"):
-        make_text_table(manifest, CONFIG, read_metas(manifest, ("train", "dev", "val", "test")), encode_text)
+        make_text_table(manifest, CONFIG, texts_of(read_metas(manifest, ("train", "dev", "val", "test"))), encode_text)
 
 
 def test_the_real_text_tower_fills_the_table(store: str) -> None:
     manifest = open_manifest(store)
-    table = read_text_table(make_text_table(manifest, CONFIG, read_metas(manifest, ("dev",)), None))
+    table = read_text_table(make_text_table(manifest, CONFIG, texts_of(read_metas(manifest, ("dev",))), None))
     assert table.features_NX.dtype == np.float32 and np.isfinite(table.features_NX).all()
     assert table.dim not in DIMS.values()  # the tiny model's own width: not the stand-in's
     assert len(np.unique(table.features_NX.round(6), axis=0)) == len(table.features_NX)

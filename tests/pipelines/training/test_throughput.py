@@ -8,8 +8,8 @@ from pipelines.training.throughput import Throughput
 
 def test_figures_by_hand() -> None:
     throughput = Throughput()
-    throughput.add(torch.tensor([[True, True], [True, False]]), 1)
-    throughput.add(torch.tensor([[True, True, True, False]]), 0)
+    throughput.add([torch.tensor([[True, True], [True, False]])], 1)
+    throughput.add([torch.tensor([[True, True, True, False]])], 0)
     with throughput.waiting():
         time.sleep(0.05)
     with throughput.paused():

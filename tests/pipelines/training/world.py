@@ -26,7 +26,8 @@ from pipelines.store.plan import make_plan
 from pipelines.store.publish import PublishConfig, publish
 from pipelines.store.schema import VIDEOS
 from pipelines.store.staging import StagingItem, write_staging_tar
-from pipelines.training.config import CheckpointConfig, OptimizerConfig, TextConfig, TrainConfig
+from pipelines.training.config import CheckpointConfig, OptimizerConfig, TextConfig
+from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
 
 ROOT = Path(__file__).parents[3]
 CLIP = ClipConfig(model=str(ROOT / "jobs/configs/models/tiny_clip.json"), pretrained="random", seed=0)
@@ -77,7 +78,7 @@ def encode_text(texts: Sequence[str]) -> np.ndarray:
     return np.asarray(rows, np.float32)
 
 
-def train_config(store: str, output: Path, **changes: Any) -> TrainConfig:
+def train_config(store: str, output: Path, **changes: Any) -> HierarchicalVLMTrainConfig:
     """A tiny training: 2 layers of width 16, dropout on, text on."""
     values: dict[str, Any] = {
         "store_uri": store,
@@ -97,7 +98,7 @@ def train_config(store: str, output: Path, **changes: Any) -> TrainConfig:
         "tracking": TrackingConfig(uri=f"sqlite:///{output.parent}/mlflow.db", system_metrics_interval_s=0),
         "cluster": ClusterConfig(num_cpus=2, object_store_memory_bytes=200_000_000),
     }
-    return TrainConfig(**(values | changes))
+    return HierarchicalVLMTrainConfig(**(values | changes))
 
 
 def _video(i: int, video_id: str, duration_s: float, text: bool) -> dict[str, Any]:

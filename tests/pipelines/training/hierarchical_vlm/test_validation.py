@@ -9,28 +9,31 @@ from hvlm.data.batching import BatchingConfig
 from hvlm.losses.objective import Objective
 from hvlm.models.hierarchical_vlm import build_model
 from pipelines.store.manifest import open_manifest
-from pipelines.training import validation
-from pipelines.training.config import StreamConfig, TrainConfig
+from pipelines.training.config import StreamConfig
+from pipelines.training.hierarchical_vlm import validation
+from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
+from pipelines.training.hierarchical_vlm.validation import CONTRAST_GAP, RECALL, ValidationData, validate
 from pipelines.training.stream import FeatureReader, SampleTable
-from pipelines.training.text import make_text_table, read_metas, read_text_table
-from pipelines.training.validation import CONTRAST_GAP, RECALL, ValidationData, validate
+from pipelines.training.text import make_text_table, read_metas, read_text_table, texts_of_video
 from tests.pipelines.training.world import encode_text
 
 CPU = torch.device("cpu")
+Data = tuple[HierarchicalVLMTrainConfig, ValidationData]
 
 
 @pytest.fixture
-def data(store: str, make_config: Callable[..., TrainConfig]) -> tuple[TrainConfig, ValidationData]:
+def data(store: str, make_config: Callable[..., HierarchicalVLMTrainConfig]) -> Data:
     config = make_config()
     manifest = open_manifest(store)
-    uri = make_text_table(manifest, config.text, read_metas(manifest, ("dev",)), encode_text)
+    texts = {meta.key: texts_of_video(meta, config.text.templates) for meta in read_metas(manifest, ("dev",))}
+    uri = make_text_table(manifest, config.text, texts, encode_text)
     reader = FeatureReader(SampleTable.of(manifest, "dev"), StreamConfig())
     batching = BatchingConfig(global_batch_size=2, max_rows=24)
     return config, ValidationData(reader=reader, texts=read_text_table(uri), batching=batching)
 
 
 def test_figures_are_means_over_videos_and_the_model_is_left_as_it_was(
-    data: tuple[TrainConfig, ValidationData],
+    data: Data,
 ) -> None:
     config, dev = data
     torch.manual_seed(0)
@@ -44,7 +47,7 @@ def test_figures_are_means_over_videos_and_the_model_is_left_as_it_was(
 
 @pytest.mark.parametrize("world_size", [2, 3, 4])
 def test_every_sample_counts_once_for_any_number_of_ranks(
-    data: tuple[TrainConfig, ValidationData], monkeypatch: pytest.MonkeyPatch, world_size: int
+    data: Data, monkeypatch: pytest.MonkeyPatch, world_size: int
 ) -> None:
     config, dev = data
     torch.manual_seed(0)
@@ -107,7 +110,7 @@ def test_a_text_of_several_videos_is_one_candidate() -> None:
     assert metrics["dev/video/video_to_text/recall_at_1"] == pytest.approx(6 / 7)
 
 
-def test_an_empty_split_gives_nothing(data: tuple[TrainConfig, ValidationData], store: str) -> None:
+def test_an_empty_split_gives_nothing(data: Data, store: str) -> None:
     config, dev = data
     empty = FeatureReader(SampleTable.of(open_manifest(store), "none"), StreamConfig())
     nothing = ValidationData(reader=empty, texts=None, batching=dev.batching)

@@ -1,4 +1,4 @@
-"""Validation on the dev split: every sample once, whatever the number of workers.
+"""Validation of HierarchicalVLM on the dev split: every sample once, whatever the number of workers.
 
 Batches are cut from the whole split and dealt to the ranks; a batch's losses and monitors come from that batch alone.
 So the result on 3 workers is that on 1, and no sample is doubled to fill a last batch. All ranks return the same
@@ -15,14 +15,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hvlm.data.batching import BatchingConfig, BatchPlan, plan_evaluation
 from hvlm.losses.monitors import collapse_monitors
 from hvlm.losses.objective import Objective
-from hvlm.metrics.retrieval import best_ranks, summarise_ranks
-from hvlm.models.hierarchical_vlm import HierarchicalVLM
-from pipelines.training.step import autocast, mix_seed, run_step
-from pipelines.training.stream import FeatureReader, read_batch
+from pipelines.training.hierarchical_vlm.step import run_step
+from pipelines.training.hierarchical_vlm.stream import read_batch
+from pipelines.training.retrieval import retrieval_figures
+from pipelines.training.step import autocast, mix_seed
+from pipelines.training.stream import FeatureReader
 from pipelines.training.text import TextTable
 
 MONITOR_PREFIX = "dev/hidden/"
@@ -53,7 +55,7 @@ class _Part:
 
 
 def validate(
-    model: HierarchicalVLM, objective: Objective, data: ValidationData, device: torch.device, precision: str
+    model: nn.Module, objective: Objective, data: ValidationData, device: torch.device, precision: str
 ) -> dict[str, float]:
     """Return the dev metrics by name; empty when the split has no sample. All ranks must call it together.
 
@@ -85,7 +87,7 @@ def validate(
 
 @torch.no_grad()
 def _measure(
-    model: HierarchicalVLM,
+    model: nn.Module,
     objective: Objective,
     data: ValidationData,
     numbered: tuple[int, BatchPlan],
@@ -125,20 +127,4 @@ def _retrieval(parts: list[_Part]) -> dict[str, float]:
     video, text, group = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("video_NE", "text_NE", "group_N")
     )
-    known = group >= 0
-    if not known.any() or not (np.isfinite(video).all() and np.isfinite(text).all()):
-        return {}
-    videos = group[known]
-    texts, first = np.unique(videos, return_index=True)  # a text that several videos share is one candidate
-    similarity = text[known][first] @ video[known].T
-    metrics: dict[str, float] = {}
-    ranks = {
-        "text_to_video": best_ranks(similarity, texts, videos),
-        "video_to_text": best_ranks(similarity.T, videos, texts),
-    }
-    for direction, best in ranks.items():
-        result = summarise_ranks(best, len(videos) if direction == "text_to_video" else len(texts))
-        base = f"dev/video/{direction}"
-        metrics |= {f"{base}/recall_at_1": result.recall_at_1, f"{base}/recall_at_5": result.recall_at_5}
-        metrics[f"{base}/median_rank"] = result.median_rank
-    return metrics
+    return retrieval_figures("dev/video", video, text, group)
