@@ -4,7 +4,8 @@
                            "annotations": [{"label": "Rafting", "segment": [6.7, 36.2]}],
                            "captions": [{"text": "a raft turns", "segment": [6.7, 12.0]}], "summary": "a group rafts"}}}
 
-"captions" and "summary" are our keys and optional. "taxonomy", "version" and further keys are ignored.
+"captions" and "summary" are our keys and optional; a caption may have "verbs" and "nouns", lists of ids. "taxonomy",
+"version" and further keys are ignored.
 """
 
 import json
@@ -176,6 +177,11 @@ def _read_item(
     kept = {text_key: item[text_key]}
     if isinstance(item.get("label_id"), int):
         kept["label_id"] = item["label_id"]
+    for name in ("verbs", "nouns") if text_key == "text" else ():
+        if item.get(name):
+            if not (isinstance(item[name], list) and all(isinstance(tag, int) and tag >= 0 for tag in item[name])):
+                raise _wrong(where, f"{name} {item[name]!r}", "a list of ids, 0 or more")
+            kept[name] = item[name]
     segment = item.get("segment")
     if segment is None and text_key == "text":
         return kept | {"segment": None}, None

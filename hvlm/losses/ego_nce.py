@@ -78,7 +78,8 @@ class ChildRows(NamedTuple):
     """The global batch of the child level.
 
     text_NE, video_NE: projected, not normalised; row n of one belongs to row n of the other. verbs_NA, nouns_NO:
-    multi-hot. valid_N: bool, False on rows that only fill the batch.
+    multi-hot. valid_N: bool, False on rows that only fill the batch. caption_N: int64, equal for equal captions **over
+    all ranks**: then they are positives of each other, tags or not; None where only tags say so.
     """
 
     text_NE: Tensor
@@ -86,6 +87,7 @@ class ChildRows(NamedTuple):
     verbs_NA: Tensor
     nouns_NO: Tensor
     valid_N: Tensor
+    caption_N: Tensor | None = None
 
 
 class ParentRows(NamedTuple):
@@ -192,6 +194,8 @@ def child_loss(rows: ChildRows, config: EgoNCEConfig) -> dict[str, Tensor]:
         config: temperature and what makes two captions positives.
     """
     positive_NN = tag_positives(rows.verbs_NA, rows.nouns_NO, config.tags)
+    if rows.caption_N is not None and config.tags != "none":
+        positive_NN = positive_NN | (rows.caption_N[:, None] == rows.caption_N[None])
     similarity_NN = cosine_matrix(rows.text_NE, rows.video_NE, rows.valid_N)
     loss = ego_nce(similarity_NN, positive_NN, config.temperature, rows.valid_N)
     return {"total": loss.total, **loss._asdict()}

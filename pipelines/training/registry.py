@@ -5,6 +5,9 @@ from pipelines.store.manifest import Manifest
 from pipelines.training.config import TrainConfig
 from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
 from pipelines.training.hierarchical_vlm.system import HierarchicalVLMSystem, prepare_hierarchical_vlm
+from pipelines.training.hiervl.config import HierVLTrainConfig
+from pipelines.training.hiervl.prepare import prepare_hiervl
+from pipelines.training.hiervl.system import HierVLSystem
 from pipelines.training.job import TrainJob
 from pipelines.training.system import Prepared, RankContext, System
 from pipelines.training.text import EncodeText
@@ -13,7 +16,7 @@ DEFAULT_SYSTEM = "hierarchical_vlm"
 TRAIN_CONFIG: ConfigChoice[TrainConfig] = ConfigChoice(
     key="system",
     default=DEFAULT_SYSTEM,
-    types={"hierarchical_vlm": HierarchicalVLMTrainConfig},
+    types={"hierarchical_vlm": HierarchicalVLMTrainConfig, "hiervl": HierVLTrainConfig},
 )
 
 
@@ -30,6 +33,8 @@ def prepare_system(config: TrainConfig, manifest: Manifest, encode: EncodeText |
     """
     if isinstance(config, HierarchicalVLMTrainConfig):
         return prepare_hierarchical_vlm(config, manifest, encode)
+    if isinstance(config, HierVLTrainConfig):
+        return prepare_hiervl(config, manifest, encode)
     raise TypeError(f"no system trains a {type(config).__name__}")
 
 
@@ -37,4 +42,6 @@ def open_system(job: TrainJob, context: RankContext) -> System:
     """Return one rank's view of the job's system."""
     if isinstance(job.config, HierarchicalVLMTrainConfig):
         return HierarchicalVLMSystem(job, job.config, context)
+    if isinstance(job.config, HierVLTrainConfig):
+        return HierVLSystem(job, job.config, context)
     raise TypeError(f"no system trains a {type(job.config).__name__}")

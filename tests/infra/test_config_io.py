@@ -11,6 +11,7 @@ import yaml
 from hvlm.config import Config, require
 from hvlm.errors import UserError
 from infra.config_io import (
+    ConfigChoice,
     apply_overrides,
     build_config,
     dump_config,
@@ -220,3 +221,14 @@ def test_flat_keys_are_dotted_paths():
         "seed": 0,
         "note": None,
     }
+
+
+def test_a_key_chooses_the_type_and_errors_name_it():
+    choice = ConfigChoice(key="kind", default="circle", types={"circle": CircleConfig, "square": SquareConfig})
+    assert build_config(choice, {"kind": "square", "side": 3}, origin="x") == SquareConfig(side=3)
+    assert build_config(choice, {"radius": 2.0}, origin="x") == CircleConfig(radius=2.0)
+    with pytest.raises(UserError, match="radius is not a known key; expected the keys of SquareConfig"):
+        build_config(choice, {"kind": "square", "radius": 1.0}, origin="x")
+    for wrong in ("oval", 3, None):
+        with pytest.raises(UserError, match=r"x, kind: got .*; expected one of circle, square"):
+            build_config(choice, {"kind": wrong}, origin="x")

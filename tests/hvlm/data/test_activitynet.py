@@ -20,7 +20,10 @@ def test_the_official_layout_and_our_extension():
                     {"label": "Rafting", "segment": [6.7, 36.2]},
                     {"label": "Archery", "label_id": 3, "segment": [1, 2]},
                 ],
-                "captions": [{"text": "a raft turns", "segment": [6.7, 12.0]}, {"text": "all of it"}],
+                "captions": [
+                    {"text": "a raft turns", "segment": [6.7, 12.0], "verbs": [4, 1], "nouns": [7]},
+                    {"text": "all of it"},
+                ],
                 "summary": "a group rafts",
                 "resolution": "320x240",
             },
@@ -33,6 +36,7 @@ def test_the_official_layout_and_our_extension():
     assert (video.subset, video.duration_s, video.summary) == ("training", 82.7, "a group rafts")
     assert video.annotations[0] == {"label": "Rafting", "segment": [6.7, 36.2]}
     assert video.annotations[1] == {"label": "Archery", "label_id": 3, "segment": [1.0, 2.0]}
+    assert video.captions[0] == {"text": "a raft turns", "segment": [6.7, 12.0], "verbs": [4, 1], "nouns": [7]}
     assert video.captions[1] == {"text": "all of it", "segment": None}
     assert annotations.labels == ["Archery", "Rafting"]
     assert annotations.problems == []
@@ -102,6 +106,8 @@ def test_a_duration_that_is_no_number_is_ignored_and_listed():
         '{"database": {"v": {"annotations": [{"label": "a", "segment": [0]}]}}}',
         '{"database": {"v": {"annotations": [{"label": "a"}]}}}',
         '{"database": {"v": {"subset": 3}}}',
+        '{"database": {"v": {"captions": [{"text": "a", "verbs": "[4]"}]}}}',
+        '{"database": {"v": {"captions": [{"text": "a", "nouns": [-1]}]}}}',
     ],
 )
 def test_another_layout_is_refused_with_the_file_named(text):

@@ -102,6 +102,15 @@ def test_the_child_loss_gives_the_golden_values_from_vectors_that_are_not_normal
         assert float(child_loss(rows, EgoNCEConfig())["total"]) == float(losses["total"])
 
 
+def test_equal_captions_are_positives_unless_only_the_own_pair_is():
+    text, video = vectors_of(SIMILARITY)
+    none = torch.zeros(4, 0)
+    rows = ChildRows(text, video, none, none, ALL, torch.tensor([8, 8, 9, 7]))  # the pair that VERBS and NOUNS make
+    assert float(child_loss(rows, EgoNCEConfig())["total"]) == pytest.approx(0.00668599, abs=1e-6)
+    assert float(child_loss(rows, EgoNCEConfig())["positives_per_row"]) == 1.5
+    assert float(child_loss(rows, EgoNCEConfig(tags="none"))["total"]) == pytest.approx(0.00670062, abs=1e-6)
+
+
 def test_equals_the_sums_of_the_formula():
     g = torch.Generator().manual_seed(0)
     cosines = torch.rand(6, 6, generator=g, dtype=torch.float64) * 2 - 1

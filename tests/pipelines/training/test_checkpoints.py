@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,16 @@ def test_another_architecture_and_a_newer_format_are_refused(tmp_path: Path) -> 
     (folder / "complete.json").write_text(json.dumps(marker))
     with pytest.raises(UserError, match="format_version: got 99"):
         load_model(checkpoint.uri)
+
+
+def test_a_model_of_another_system_is_not_evaluated(tmp_path: Path) -> None:
+    saved = content(1)
+    info = replace(saved.info, config=saved.info.config | {"system": "hiervl"})
+    checkpoint = save_checkpoint(str(tmp_path), replace(saved, info=info))
+    with pytest.raises(UserError, match="a training of system hiervl; expected one of hierarchical_vlm"):
+        load_model(checkpoint.uri)
+    named = replace(saved, info=replace(info, config=info.config | {"system": "hierarchical_vlm"}))
+    assert load_model(save_checkpoint(str(tmp_path / "named"), named).uri)[1] == named.info
 
 
 def test_no_checkpoint_says_what_to_do(tmp_path: Path) -> None:

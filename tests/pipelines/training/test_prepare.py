@@ -18,7 +18,7 @@ from pipelines.training.loop import train
 from pipelines.training.prepare import prepare
 from pipelines.training.registry import TRAIN_CONFIG
 from pipelines.training.system import RankContext
-from tests.pipelines.training.world import CLIP, encode_text, make_store
+from tests.pipelines.training.world import CLIP, encode_text, make_store, silent
 
 MakeConfig = Callable[..., TrainConfig]
 
@@ -138,7 +138,7 @@ def upstream(repository: Path, tmp_path: Path, tracking: TrackingConfig) -> Call
 
 
 def test_a_store_without_texts_names_overrides_that_work(upstream: Callable[..., TrainConfig], tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store", 12, text=False)
+    store = make_store(tmp_path / "store", 12, metadata=silent)
     with pytest.raises(UserError, match="has a summary, caption or label") as caught:
         prepare(upstream(store), encode_text)
     overrides = caught.value.do.partition("train without text: ")[2].split()

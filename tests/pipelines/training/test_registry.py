@@ -19,7 +19,7 @@ def test_a_file_that_names_no_system_trains_the_first_one(make_config: Callable[
     values = dump_config(config)
     assert values.pop("system") == "hierarchical_vlm"
     assert build_config(TRAIN_CONFIG, values, origin="x") == config
-    with pytest.raises(UserError, match=r"x\.yaml, system: got hirvl; expected one of hierarchical_vlm"):
+    with pytest.raises(UserError, match=r"x\.yaml, system: got hirvl; expected one of hierarchical_vlm, hiervl"):
         build_config(TRAIN_CONFIG, values | {"system": "hirvl"}, origin="x.yaml")
 
 

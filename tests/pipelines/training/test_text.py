@@ -10,7 +10,7 @@ from hvlm.errors import UserError
 from pipelines.store.manifest import open_manifest
 from pipelines.training.config import TextConfig
 from pipelines.training.text import make_text_table, read_metas, read_text_table, text_encoder_of, texts_of_video
-from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store
+from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store, silent
 
 CONFIG = TextConfig(encoder=CLIP)
 Texts = dict[str, list[tuple[str, str]]]
@@ -125,7 +125,7 @@ def test_other_frames_of_the_same_model_are_fine(store: str) -> None:
 
 
 def test_a_store_without_any_text_says_so(tmp_path: Path) -> None:
-    manifest = open_manifest(make_store(tmp_path / "store", 8, text=False))
+    manifest = open_manifest(make_store(tmp_path / "store", 8, metadata=silent))
     with pytest.raises(UserError, match="none of the 8 videos has a summary, caption or label"):
         make_text_table(manifest, CONFIG, texts_of(read_metas(manifest, ("train", "dev", "val", "test"))), encode_text)
 

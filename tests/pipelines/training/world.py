@@ -1,7 +1,7 @@
 """A small store with planted features and captions, and a training on it that takes a second."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,17 +45,25 @@ def make_store(
     root: Path,
     num_videos: int = 40,
     *,
-    text: bool = True,
+    metadata: Callable[[int, float], dict[str, Any]] | None = None,
     rows: tuple[int, int] = (6, 30),
     dims: Mapping[str, int] = DIMS,
     shard_bytes: int = 16_000,
 ) -> str:
-    """Publish videos of two encoders; a video's class shows in its features and its captions."""
+    """Publish videos of two encoders; a video's class shows in its features and its captions.
+
+    `metadata` makes annotations, captions and summary of video i of a duration; by default `labelled`.
+    """
     store = FeatureStore.open(str(root), create=True)
     columns = {name: column(name, dims) for name in dims}
     ids = [f"video{i:03d}" for i in range(num_videos)]
     durations = np.random.default_rng(0).uniform(rows[0] / 2, rows[1] / 2, num_videos)
-    store.commit_videos(pl.DataFrame([_video(i, ids[i], durations[i], text) for i in range(num_videos)], schema=VIDEOS))
+    store.commit_videos(
+        pl.DataFrame(
+            [_video(ids[i], durations[i], (metadata or labelled)(i, float(durations[i]))) for i in range(num_videos)],
+            schema=VIDEOS,
+        )
+    )
     splits = SplitConfig(val_fraction=0.1, dev_fraction=0.2)
     prints = {name: each.fingerprint for name, each in columns.items()}
     todo = make_plan(store.frames(), prints, splits=splits).todo
@@ -101,17 +109,41 @@ def train_config(store: str, output: Path, **changes: Any) -> HierarchicalVLMTra
     return HierarchicalVLMTrainConfig(**(values | changes))
 
 
-def _video(i: int, video_id: str, duration_s: float, text: bool) -> dict[str, Any]:
+def labelled(i: int, duration_s: float) -> dict[str, Any]:
+    """A label; up to two captions; every fifth video has a summary."""
     label = CLASSES[i % 4]
-    metadata = {
-        "subset": None,
-        "split": None,
-        "annotations": [{"label": label, "segment": [0.0, float(duration_s)]}] if text else [],
-        "captions": [{"text": f"someone can {label} {n}", "segment": [0.0, 1.0]} for n in range(i % 3)] if text else [],
-        "summary": f"they {label} all day" if text and i % 5 == 0 else None,
-        "columns": {},
+    return {
+        "annotations": [{"label": label, "segment": [0.0, duration_s]}],
+        "captions": [{"text": f"someone can {label} {n}", "segment": [0.0, 1.0]} for n in range(i % 3)],
+        "summary": f"they {label} all day" if i % 5 == 0 else None,
     }
-    content = canonical_json(metadata)
+
+
+def silent(i: int, duration_s: float) -> dict[str, Any]:
+    """No text of any kind."""
+    return {"annotations": [], "captions": [], "summary": None}
+
+
+def two_levels(i: int, duration_s: float) -> dict[str, Any]:
+    """Three captions over the video, but none for every eighth; a summary, but none for every third.
+
+    So videos 15 and 39 have neither. Classes 0 and 1 have tags.
+    """
+    label, third_s = CLASSES[i % 4], duration_s / 3
+    tags = {"verbs": [i % 4], "nouns": [3]} if i % 4 < 2 else {}
+    captions = [
+        {"text": f"someone can {label} {i % 5 + n}", "segment": [n * third_s, (n + 1) * third_s]} | tags
+        for n in range(3)
+    ]
+    return {
+        "annotations": [],
+        "captions": [] if i % 8 == 7 else captions,
+        "summary": f"they {label} all day, said {i}" if i % 3 else None,
+    }
+
+
+def _video(video_id: str, duration_s: float, metadata: dict[str, Any]) -> dict[str, Any]:
+    content = canonical_json({"subset": None, "split": None, "columns": {}} | metadata)
     return dict.fromkeys(VIDEOS) | {
         "snapshot": 1,
         "video_id": video_id,

@@ -1,0 +1,198 @@
+"""Samples of the two levels as tensors: frames of a clip, clips and captions of a video, and their texts.
+
+A child sample is a caption with the frames of its clip; a parent sample is a video's summary with clips evenly over the
+video and a choice of its captions. Frames are rows of the features, all encoders side by side. What is drawn comes from
+a generator of (seed, epoch, sample), or is the middle one without a seed.
+
+Shapes: B child samples, V videos, C clips, T frames, A verb classes, O noun classes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hvlm.data.hierarchy import (
+    ParentSamplingConfig,
+    clip_windows,
+    draw_frames,
+    draw_parent,
+    rows_in_span,
+    sample_generator,
+    short_clip,
+)
+from hvlm.models.hiervl import ChildBatch, ParentBatch
+from pipelines.training.hiervl.levels import Caption, Levels
+from pipelines.training.stream import FeatureReader
+from pipelines.training.text import TextTable
+
+
+class Draw(NamedTuple):
+    """What the random choices of a sample come from."""
+
+    seed: int
+    epoch: int
+
+
+class ChildSample(NamedTuple):
+    """Caption number `caption` of video number `video`; the number after the last caption is the video's summary."""
+
+    video: int
+    caption: int
+
+
+class ChildPart(NamedTuple):
+    """Rows of the child level. caption_B: equal for equal texts in all of the data. verbs_BA, nouns_BO: multi-hot."""
+
+    keys: list[str]
+    batch: ChildBatch
+    caption_B: Tensor
+    verbs_BA: Tensor
+    nouns_BO: Tensor
+
+
+class ParentPart(NamedTuple):
+    """Rows of the parent level. video_V and summary_V: equal for equal ones in all of the data; span_s_V2: seconds."""
+
+    keys: list[str]
+    batch: ParentBatch
+    has_captions_V: Tensor
+    video_V: Tensor
+    span_s_V2: Tensor
+    summary_V: Tensor
+
+
+P = TypeVar("P", bound=ChildPart | ParentPart)
+
+
+def map_tensors(part: P, function: Callable[[Tensor], Tensor]) -> P:
+    """Return a part with every tensor replaced."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return function(value)
+        return type(value)(*(mapped(each) for each in value)) if isinstance(value, tuple) else value
+
+    result: P = mapped(part)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class LevelReader:
+    """Reads samples of one split.
+
+    Args:
+        features: the split's videos. levels: their annotations. texts: of all annotations.
+        sampling: sizes.
+    """
+
+    features: FeatureReader
+    levels: Levels
+    texts: TextTable
+    sampling: ParentSamplingConfig
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of the split's videos, in the canonical order."""
+        return self.features.table.index.keys
+
+    def child_samples(self, *, with_summaries: bool = False) -> list[ChildSample]:
+        """Return all captions of the split, with `with_summaries` its summaries too, in the order of the videos."""
+        found = []
+        for number, key in enumerate(self.keys):
+            video = self.levels.videos[key]
+            count = len(video.captions) + (with_summaries and video.has_summary)
+            found += [ChildSample(number, caption) for caption in range(count)]
+        return found
+
+    def parent_samples(self) -> list[int]:
+        """Return the numbers of the videos with a summary."""
+        return [number for number, key in enumerate(self.keys) if self.levels.videos[key].has_summary]
+
+    def child(self, samples: Sequence[ChildSample], draw: Draw | None) -> ChildPart:
+        """Return child samples as tensors; a clip without a row of features is padding alone."""
+        frames, masks, texts, captions, keys = [], [], [], [], []
+        for sample in samples:
+            key = self.keys[sample.video]
+            name = f"{key}#{sample.caption}"
+            rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"child:{name}")
+            video = self.levels.videos[key]
+            caption = self._caption(key, sample.caption, rng)
+            rows = self.features.video(sample.video)
+            drawn = draw_frames(rows_in_span(rows.times_s, video.row_s, caption.span_s), self.sampling.num_frames, rng)
+            frames.append(_taken(rows.features_TI, drawn.rows_T, drawn.mask_T))
+            masks.append(drawn.mask_T)
+            texts.append(int(self.texts.texts_of[key][sample.caption]))
+            captions.append(caption)
+            keys.append(name)
+        return ChildPart(
+            keys=keys,
+            batch=ChildBatch(
+                torch.from_numpy(np.stack(frames)),
+                torch.from_numpy(np.stack(masks)),
+                torch.from_numpy(self.texts.features_NX[texts]),
+            ),
+            caption_B=torch.from_numpy(self.texts.group_N[texts]),
+            verbs_BA=_multi_hot([caption.verbs for caption in captions], self.levels.num_verbs),
+            nouns_BO=_multi_hot([caption.nouns for caption in captions], self.levels.num_nouns),
+        )
+
+    def parent(self, videos: Sequence[int], draw: Draw | None) -> ParentPart:
+        """Return parent samples as tensors."""
+        clips, frame_masks, captions, caption_masks, summaries = [], [], [], [], []
+        keys = [self.keys[number] for number in videos]
+        for number, key in zip(videos, keys, strict=True):
+            rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"parent:{key}")
+            video, rows = self.levels.videos[key], self.features.video(number)
+            windows = clip_windows(video.span_s, self.sampling)
+            in_windows = [rows_in_span(rows.times_s, video.row_s, (start, end)) for start, end in windows]
+            drawn = draw_parent(in_windows, len(video.captions), self.sampling, rng)
+            texts = self.texts.texts_of[key]
+            clips.append(_taken(rows.features_TI, drawn.rows_CT, drawn.frame_mask_CT))
+            frame_masks.append(drawn.frame_mask_CT)
+            captions.append(self.texts.features_NX[texts[drawn.captions_C]])
+            caption_masks.append(drawn.caption_mask_C)
+            summaries.append(int(texts[-1]))
+        frame_mask_VCT = torch.from_numpy(np.stack(frame_masks))
+        caption_mask_VC = torch.from_numpy(np.stack(caption_masks))
+        return ParentPart(
+            keys=keys,
+            batch=ParentBatch(
+                clips_VCTI=torch.from_numpy(np.stack(clips)),
+                frame_mask_VCT=frame_mask_VCT,
+                clip_mask_VC=frame_mask_VCT.any(2),
+                captions_VCX=torch.from_numpy(np.stack(captions)),
+                caption_mask_VC=caption_mask_VC,
+                summary_VX=torch.from_numpy(self.texts.features_NX[summaries]),
+            ),
+            has_captions_V=caption_mask_VC.any(1),
+            video_V=torch.tensor(list(videos)),
+            span_s_V2=torch.tensor([self.levels.videos[key].span_s for key in keys]),
+            summary_V=torch.from_numpy(self.texts.group_N[summaries]),
+        )
+
+    def num_bad_rows(self, videos: Sequence[int]) -> int:
+        """Return how many rows of these videos were left out as not finite."""
+        return sum(self.features.video(number).num_bad_rows for number in videos)
+
+    def _caption(self, key: str, number: int, rng: np.random.Generator | None) -> Caption:
+        video = self.levels.videos[key]
+        if number < len(video.captions):
+            return video.captions[number]
+        return Caption(*(video.span_s if rng is None else short_clip(video.span_s, rng)))
+
+
+def _taken(features_TI: NDArray[np.float32], rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    taken: NDArray[np.float32] = features_TI[rows] * mask[..., None]
+    return taken
+
+
+def _multi_hot(ids: Sequence[Sequence[int]], width: int) -> Tensor:
+    hot = torch.zeros(len(ids), width, dtype=torch.uint8)
+    for row, each in enumerate(ids):
+        hot[row, list(each)] = 1
+    return hot

@@ -1,0 +1,119 @@
+"""The stream of HierVL's steps: which level a step trains, and this rank's part of that level's global batch.
+
+Both levels are planned as in `hvlm.data.batching`, each from its own samples with its own epochs: the schedule says
+which levels a step trains and how many batches of a level came before it, so the position of both follows from the
+step alone, on any number of workers and after any restart.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from hvlm.data.batching import BatchingConfig, EpochPlan, SampleIndex, plan_epoch, rank_part
+from hvlm.models.hiervl import Level, ScheduleConfig
+from pipelines.training.hiervl.config import LevelBatchingConfig
+from pipelines.training.hiervl.samples import ChildPart, ChildSample, Draw, LevelReader, ParentPart, map_tensors
+from pipelines.training.step import mix_seed
+from pipelines.training.stream import steps_of_this_process
+
+_LEVEL_STREAM: dict[Level, int] = {"child": 1, "parent": 2}  # each level is shuffled with its own seed
+
+
+@dataclass(frozen=True, slots=True)
+class LevelBatches:
+    """One rank's part of the levels of a step, in the order in which they are trained."""
+
+    parts: tuple[ChildPart | ParentPart, ...]
+    num_bad_rows: int
+
+    def to(self, device: torch.device) -> "LevelBatches":
+        """Return the batches on a device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "LevelBatches":
+        """Return the batches in page-locked memory."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "LevelBatches":
+        return LevelBatches(tuple(map_tensors(part, function) for part in self.parts), self.num_bad_rows)
+
+
+class LevelPlan:
+    """The global batches of one level, epoch after epoch; what does not fill a last batch is left to another epoch.
+
+    Args:
+        shards: number of the shard of each sample: samples of a shard are read close together.
+        batch_size: of the global batch. window: samples that are shuffled together.
+        seed: of the level.
+    """
+
+    def __init__(self, shards: NDArray[np.int64], batch_size: int, window: int, seed: int) -> None:
+        # Every sample counts as one row: a clip has a fixed number of frames, so there are no lengths to sort by.
+        self._index = SampleIndex(("",) * len(shards), np.ones(len(shards), np.int64), shards)
+        self._batching = BatchingConfig(global_batch_size=batch_size, window=window, max_rows=1, pad_multiple=1)
+        self.batches_per_epoch = len(shards) // batch_size
+        self.seed = seed
+        self._epoch: tuple[int, EpochPlan] | None = None
+
+    def part(self, number: int, rank: int, world_size: int) -> tuple[list[int], int]:
+        """Return the samples of a rank in batch `number` since the start of the training, and that batch's epoch."""
+        epoch, step = divmod(number, self.batches_per_epoch)
+        if self._epoch is None or self._epoch[0] != epoch:
+            self._epoch = epoch, plan_epoch(self._index, self._batching, seed=self.seed, epoch=epoch)
+        plan = rank_part(self._epoch[1].batches[step], rank, world_size)
+        return [int(sample) for sample in plan.samples], epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelStreamPlan:
+    """Which steps a rank reads: `num_steps` of them from the training's step `first_step`."""
+
+    schedule: ScheduleConfig
+    batching: LevelBatchingConfig
+    summaries_as_captions: bool
+    seed: int
+    rank: int
+    world_size: int
+    first_step: int
+    num_steps: int
+
+
+class LevelStream(IterableDataset[LevelBatches]):
+    """This rank's part of every step."""
+
+    def __init__(self, reader: LevelReader, plan: LevelStreamPlan) -> None:
+        super().__init__()
+        self._reader, self._plan = reader, plan
+        self._child: Sequence[ChildSample] = reader.child_samples(with_summaries=plan.summaries_as_captions)
+        self._parent: Sequence[int] = reader.parent_samples()
+
+    def __iter__(self) -> Iterator[LevelBatches]:
+        plan = self._plan
+        shards = self._reader.features.table.index.shards
+        videos: dict[Level, list[int]] = {"child": [each.video for each in self._child], "parent": list(self._parent)}
+        sizes: dict[Level, int] = {"child": plan.batching.child_batch_size, "parent": plan.batching.parent_batch_size}
+        plans = {
+            level: LevelPlan(
+                shards[videos[level]], sizes[level], plan.batching.window, mix_seed(plan.seed, _LEVEL_STREAM[level])
+            )
+            for level in videos
+        }
+        for step in steps_of_this_process(plan.num_steps):
+            step += plan.first_step
+            levels = plan.schedule.levels(step)
+            read = [self._read(level, plans[level], plan.schedule.batches_before(step, level)) for level in levels]
+            yield LevelBatches(tuple(part for part, _ in read), sum(count for _, count in read))
+
+    def _read(self, level: Level, plan: LevelPlan, number: int) -> tuple[ChildPart | ParentPart, int]:
+        chosen, epoch = plan.part(number, self._plan.rank, self._plan.world_size)
+        draw = Draw(plan.seed, epoch)
+        if level == "child":
+            samples = [self._child[i] for i in chosen]
+            return self._reader.child(samples, draw), self._reader.num_bad_rows([each.video for each in samples])
+        videos = [self._parent[i] for i in chosen]
+        return self._reader.parent(videos, draw), self._reader.num_bad_rows(videos)

@@ -1,0 +1,57 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hvlm.errors import UserError
+from infra.config_io import build_config, dump_config, load_config
+from pipelines.training.hiervl.config import HierVLTrainConfig
+from pipelines.training.registry import TRAIN_CONFIG
+
+ROOT = Path(__file__).parents[4]
+BASE: dict[str, Any] = {
+    "system": "hiervl",
+    "store_uri": "s",
+    "output_uri": "o",
+    "text": {"encoder": {"kind": "clip", "model": "ViT-B-32", "pretrained": "random"}},
+}
+
+
+def test_the_example_loads_and_comes_back() -> None:
+    config = load_config(TRAIN_CONFIG, str(ROOT / "jobs/configs/train_hiervl_smoke.yaml"))
+    assert isinstance(config, HierVLTrainConfig)
+    assert build_config(TRAIN_CONFIG, dump_config(config), origin="dump") == config
+
+
+def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
+    config = build_config(TRAIN_CONFIG, BASE | {"preset": "avg", "model": {"dim": 32}}, origin="x")
+    assert isinstance(config, HierVLTrainConfig)
+    assert (config.model.aggregator.kind, config.model.dim, config.best_metric) == ("average", 32, "summary_mcq")
+    same = {"preset": "avg", "model": {"aggregator": {"kind": "average"}}}
+    assert build_config(TRAIN_CONFIG, BASE | same, origin="x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text": {}}, r"text\.encoder is missing; expected the keys of HierVLTrainConfig"),
+        ({"objective": {}}, "objective is not a known key; expected the keys of HierVLTrainConfig"),
+        ({"preset": "best"}, "preset='best'"),
+        ({"preset": "sa", "model": {"aggregator": {"kind": "average"}}}, r"preset sa beside model\.aggregator\.kind"),
+        ({"preset": "sa", "model": {"terms": {"summary_caption": False}}}, r"model\.terms\.summary_caption: got False"),
+        ({"sampling": {"num_clips": 8}}, r"sampling\.num_clips: got 8; expected model\.aggregator\.num_clips, 16"),
+        ({"model": {"clip": {"kind": "attention", "max_frames": 2}}}, r"sampling\.num_frames: got 4; expected at most"),
+        ({"preset": "wo_joint"}, "start_checkpoint: got none"),
+        ({"preset": "sa", "start_checkpoint": "c"}, "start_checkpoint: got c"),
+        ({"checkpoint": {"best_by": "contrast_gap"}}, r"checkpoint\.best_by: got contrast_gap"),
+        ({"batching": {"child_batch_size": 1}}, r"batching\.child_batch_size: got 1"),
+        ({"batching": {"window": 0}}, r"batching\.window: got 0"),
+        (
+            {"batching": {"parent_batch_size": 9}, "resources": {"num_workers": 2}},
+            r"batching\.parent_batch_size: got 9",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_config(TRAIN_CONFIG, BASE | change, origin="x.yaml")

@@ -1,0 +1,90 @@
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from hvlm.models.hiervl import HierVLConfig, ScheduleConfig
+from pipelines.training.config import StreamConfig
+from pipelines.training.hiervl.samples import ParentPart
+from pipelines.training.hiervl.stream import LevelBatches, LevelPlan
+from pipelines.training.hiervl.system import HierVLSystem
+from pipelines.training.job import TrainJob
+from pipelines.training.registry import open_system
+from pipelines.training.stream import Prefetcher
+from pipelines.training.system import RankContext
+
+STEPS = 20
+MakeJob = Callable[..., TrainJob]
+
+
+def system_of(job: TrainJob, rank: int = 0, world_size: int = 1) -> HierVLSystem:
+    system = open_system(job, RankContext(rank, world_size))
+    assert isinstance(system, HierVLSystem)
+    return system
+
+
+def read(job: TrainJob, rank: int = 0, world_size: int = 1, first: int = 0) -> list[LevelBatches]:
+    return list(system_of(job, rank, world_size).stream(first, STEPS - first))
+
+
+def flat(step: LevelBatches) -> list[object]:
+    """Everything of a step as plain values."""
+    return [
+        each.tolist() if isinstance(each, torch.Tensor) else each
+        for part in step.parts
+        for value in part
+        for each in (value if isinstance(value, tuple) else [value])
+    ]
+
+
+@pytest.fixture
+def job(make_job: MakeJob) -> TrainJob:
+    return make_job(epochs=20)
+
+
+def test_1_2_and_4_ranks_read_the_same_global_batches(job: TrainJob) -> None:
+    alone = read(job)
+    kinds = ["parent" if isinstance(step.parts[0], ParentPart) else "child" for step in alone]
+    assert kinds == ["child", "child", "parent"] * 6 + ["child", "child"]
+    for world_size in (2, 4):
+        ranks = [read(job, rank, world_size) for rank in range(world_size)]
+        for step, whole in enumerate(alone):
+            parts = [flat(rank[step]) for rank in ranks]
+            together = [list(itertools.chain(*values)) for values in zip(*parts, strict=True)]  # type: ignore[call-overload]
+            assert together == flat(whole)
+
+
+@pytest.mark.parametrize("kind", ["alternate", "sum"])
+def test_a_start_at_any_step_is_the_tail(make_job: MakeJob, kind: str) -> None:
+    model = make_job().config.model  # type: ignore[attr-defined]
+    assert isinstance(model, HierVLConfig)
+    aggregator, clip = model.aggregator, model.clip
+    changed = HierVLConfig(aggregator=aggregator, clip=clip, dim=16, schedule=ScheduleConfig(kind=kind, child_steps=2))  # type: ignore[arg-type]
+    job = make_job("tail", epochs=20, model=changed)
+    whole = [flat(step) for step in read(job)]
+    for first in (1, 2, 3, 11, 18):
+        assert [flat(step) for step in read(job, first=first)] == whole[first:]
+
+
+def test_a_level_repeats_nothing_within_its_epoch_and_shuffles_anew_in_the_next() -> None:
+    shards = np.repeat([0, 1, 2], 7)
+    plan = LevelPlan(shards, 4, 8, seed=3)
+    assert plan.batches_per_epoch == 5
+    epochs = []
+    for epoch in range(2):
+        parts = [plan.part(epoch * 5 + step, 0, 1) for step in range(5)]
+        assert {number for _, number in parts} == {epoch}
+        epochs.append([sample for samples, _ in parts for sample in samples])
+        assert len(set(epochs[-1])) == 20
+    assert epochs[0] != epochs[1]
+    halves = [plan.part(7, rank, 2)[0] for rank in (0, 1)]
+    assert halves[0] + halves[1] == plan.part(7, 0, 1)[0]
+
+
+def test_reading_ahead_changes_nothing(job: TrainJob) -> None:
+    config = StreamConfig(prefetch_batches=1)
+    found = list(Prefetcher(system_of(job).stream(0, 7), config, pin=False))
+    assert [flat(step) for step in found] == [flat(step) for step in read(job)[:7]]
+    assert found[0].to(torch.device("cpu")).num_bad_rows == 0

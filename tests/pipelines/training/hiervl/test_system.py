@@ -1,0 +1,116 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from hvlm.models.hiervl import METHODS, HierVL, HierVLConfig, with_preset
+from pipelines.training.hiervl.system import HierVLSystem
+from pipelines.training.job import TrainJob
+from pipelines.training.loop import train
+from pipelines.training.registry import open_system
+from pipelines.training.state import GradientCheck
+from pipelines.training.system import RankContext
+from tests.pipelines.training.test_loop import Recorder, weights
+
+MakeJob = Callable[..., TrainJob]
+
+
+def take_steps(system: HierVLSystem, num_steps: int, *, skip: str = "") -> None:
+    """Backward passes under the check; the gradients of parts whose name begins with `skip` are lost."""
+    model = system.build_model()
+    check = GradientCheck(model, system.gradient_cycle)
+    for step, batch in enumerate(system.stream(0, num_steps)):
+        model.zero_grad(set_to_none=True)
+        for each in system.passes(model, batch, step):
+            each.total.backward()
+        for name, parameter in model.named_parameters():
+            if skip and name.startswith(skip):
+                parameter.grad = None
+        check.observe()
+
+
+@pytest.mark.parametrize("preset", sorted(METHODS))
+def test_every_parameter_of_a_preset_gets_gradients_in_its_schedule(make_job: MakeJob, preset: str) -> None:
+    base = make_job("base")
+    model = base.config.model  # type: ignore[attr-defined]
+    assert isinstance(model, HierVLConfig)
+    method = with_preset(model, preset)  # type: ignore[arg-type]
+    method = HierVLConfig(**{n: getattr(method, n) for n in method.__dataclass_fields__ if n != "start"})
+    system = open_system(make_job(preset, model=method), RankContext())
+    assert isinstance(system, HierVLSystem)
+    take_steps(system, 6)
+    with pytest.raises(RuntimeError, match="no loss reaches these trainable parameters: text_encoder"):
+        take_steps(system, 6, skip="text_encoder")
+
+
+def test_an_aggregator_that_no_parent_step_reaches_is_found(make_job: MakeJob) -> None:
+    system = open_system(make_job(), RankContext())
+    assert isinstance(system, HierVLSystem) and system.gradient_cycle == 3 and system.partial_passes
+    with pytest.raises(RuntimeError, match=r"parameters: aggregator\."):
+        take_steps(system, 3, skip="aggregator")
+
+
+@pytest.fixture(scope="module")
+def kept() -> dict[str, Any]:
+    """The uninterrupted training that the killed one is compared with."""
+    return {}
+
+
+@pytest.fixture
+def uninterrupted(make_job: MakeJob, kept: dict[str, Any]) -> tuple[Any, Recorder, dict[str, torch.Tensor]]:
+    if not kept:
+        recorder = Recorder()
+        outcome = train(make_job("uninterrupted", epochs=6), RankContext(), recorder)
+        kept["result"] = outcome, recorder, weights(outcome)
+    return kept["result"]
+
+
+def test_a_training_learns_both_levels_and_says_what_it_did(
+    uninterrupted: tuple[Any, Recorder, dict[str, torch.Tensor]],
+) -> None:
+    outcome, recorder, _ = uninterrupted
+    first, last = recorder.metrics[3], recorder.metrics[max(recorder.metrics)]
+    for level in ("child", "parent"):
+        assert last[f"train/loss/{level}/total"] < 0.85 * first[f"train/loss/{level}/total"]
+        assert last[f"train/{level}/positives_per_row"] >= 1
+    done = last["train/child/steps"], last["train/parent/steps"]
+    assert sum(done) == outcome.step and done[1] == outcome.step // 3
+    assert outcome.stopped is None and not any(name.startswith("alarm.dev.hidden") for name in recorder.tags)
+    for name in (
+        "dev/video/text_to_video/recall_at_1",
+        "dev/clip/text_to_video/recall_at_1",
+        "dev/video/summary_mcq/accuracy",
+        "dev/video/shuffle_mcq/accuracy",
+        "dev/video/shuffle_mcq/accuracy_wrong_text",
+        "dev/clip/effective_rank",
+    ):
+        assert name in outcome.metrics, name
+    scores = {step: recorder.metrics[step]["dev/video/summary_mcq/accuracy"] for step, _ in recorder.checkpoints}
+    best = max(scores, key=lambda step: (scores[step], step))
+    assert str(outcome.best_uri).endswith(f"{best:09d}")
+
+
+@pytest.mark.parametrize("die_at", [8, 16])
+def test_a_killed_training_continues_with_the_same_losses(
+    make_job: MakeJob, uninterrupted: tuple[Any, Recorder, dict[str, torch.Tensor]], die_at: int
+) -> None:
+    job = make_job(epochs=6)
+    with pytest.raises(KeyboardInterrupt):
+        train(job, RankContext(), Recorder(die_at))
+    recorder = Recorder()
+    outcome = train(job, RankContext(), recorder)
+    _, whole, expected = uninterrupted
+    assert min(recorder.metrics) > die_at // 6 * 6
+    for step in recorder.metrics:
+        for name in ("train/loss/child/total", "train/loss/parent/total", "train/grad_norm", "train/lr"):
+            assert recorder.metrics[step].get(name) == whole.metrics[step].get(name), (step, name)
+    found = weights(outcome)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_model_of_the_store_is_built(make_job: MakeJob) -> None:
+    system = open_system(make_job(), RankContext())
+    assert isinstance(system.build_model(), HierVL)
+    assert system.progress(7)["parent/steps"] == 2 and system.score({}) is None
+    assert system.score({"dev/video/summary_mcq/accuracy": 0.4}) == 0.4
