@@ -9,6 +9,7 @@ are counted and listed, here and in the file.
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from hvlm.data.samples import SampleMeta
@@ -41,18 +42,18 @@ class VideoLevels(NamedTuple):
     has_summary: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Levels:
     """`videos` by key; `num_verbs` and `num_nouns`: 1 + the highest id, 0 without tags."""
 
     videos: Mapping[str, VideoLevels]
 
-    @property
+    @cached_property
     def num_verbs(self) -> int:
         """Width of a multi-hot vector of verbs."""
         return 1 + max((i for video in self.videos.values() for c in video.captions for i in c.verbs), default=-1)
 
-    @property
+    @cached_property
     def num_nouns(self) -> int:
         """Width of a multi-hot vector of nouns."""
         return 1 + max((i for video in self.videos.values() for c in video.captions for i in c.nouns), default=-1)

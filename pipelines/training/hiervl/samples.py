@@ -8,6 +8,7 @@ Shapes: B child samples, V videos, C clips, T frames, A verb classes, O noun cla
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hvlm.data.collate import VideoRows
 from hvlm.data.hierarchy import (
     ParentSamplingConfig,
     clip_windows,
@@ -53,6 +55,7 @@ class ChildPart(NamedTuple):
     caption_B: Tensor
     verbs_BA: Tensor
     nouns_BO: Tensor
+    num_bad_rows: int
 
 
 class ParentPart(NamedTuple):
@@ -64,6 +67,7 @@ class ParentPart(NamedTuple):
     video_V: Tensor
     span_s_V2: Tensor
     summary_V: Tensor
+    num_bad_rows: int
 
 
 P = TypeVar("P", bound=ChildPart | ParentPart)
@@ -113,8 +117,11 @@ class LevelReader:
         """Return the numbers of the videos with a summary."""
         return [number for number, key in enumerate(self.keys) if self.levels.videos[key].has_summary]
 
-    def child(self, samples: Sequence[ChildSample], draw: Draw | None) -> ChildPart:
+    def child(
+        self, samples: Sequence[ChildSample], draw: Draw | None, pool: ThreadPoolExecutor | None = None
+    ) -> ChildPart:
         """Return child samples as tensors; a clip without a row of features is padding alone."""
+        videos = self._videos([sample.video for sample in samples], pool)
         frames, masks, texts, captions, keys = [], [], [], [], []
         for sample in samples:
             key = self.keys[sample.video]
@@ -122,7 +129,7 @@ class LevelReader:
             rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"child:{name}")
             video = self.levels.videos[key]
             caption = self._caption(key, sample.caption, rng)
-            rows = self.features.video(sample.video)
+            rows = videos[sample.video]
             drawn = draw_frames(rows_in_span(rows.times_s, video.row_s, caption.span_s), self.sampling.num_frames, rng)
             frames.append(_taken(rows.features_TI, drawn.rows_T, drawn.mask_T))
             masks.append(drawn.mask_T)
@@ -139,15 +146,17 @@ class LevelReader:
             caption_B=torch.from_numpy(self.texts.group_N[texts]),
             verbs_BA=_multi_hot([caption.verbs for caption in captions], self.levels.num_verbs),
             nouns_BO=_multi_hot([caption.nouns for caption in captions], self.levels.num_nouns),
+            num_bad_rows=sum(rows.num_bad_rows for rows in videos.values()),
         )
 
-    def parent(self, videos: Sequence[int], draw: Draw | None) -> ParentPart:
-        """Return parent samples as tensors."""
+    def parent(self, numbers: Sequence[int], draw: Draw | None, pool: ThreadPoolExecutor | None = None) -> ParentPart:
+        """Return parent samples, by the numbers of their videos, as tensors."""
+        videos = self._videos(numbers, pool)
         clips, frame_masks, captions, caption_masks, summaries = [], [], [], [], []
-        keys = [self.keys[number] for number in videos]
-        for number, key in zip(videos, keys, strict=True):
+        keys = [self.keys[number] for number in numbers]
+        for number, key in zip(numbers, keys, strict=True):
             rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"parent:{key}")
-            video, rows = self.levels.videos[key], self.features.video(number)
+            video, rows = self.levels.videos[key], videos[number]
             windows = clip_windows(video.span_s, self.sampling)
             in_windows = [rows_in_span(rows.times_s, video.row_s, (start, end)) for start, end in windows]
             drawn = draw_parent(in_windows, len(video.captions), self.sampling, rng)
@@ -170,14 +179,15 @@ class LevelReader:
                 summary_VX=torch.from_numpy(self.texts.features_NX[summaries]),
             ),
             has_captions_V=caption_mask_VC.any(1),
-            video_V=torch.tensor(list(videos)),
+            video_V=torch.tensor(list(numbers)),
             span_s_V2=torch.tensor([self.levels.videos[key].span_s for key in keys]),
             summary_V=torch.from_numpy(self.texts.group_N[summaries]),
+            num_bad_rows=sum(rows.num_bad_rows for rows in videos.values()),
         )
 
-    def num_bad_rows(self, videos: Sequence[int]) -> int:
-        """Return how many rows of these videos were left out as not finite."""
-        return sum(self.features.video(number).num_bad_rows for number in videos)
+    def _videos(self, numbers: Sequence[int], pool: ThreadPoolExecutor | None) -> dict[int, VideoRows]:
+        distinct = list(dict.fromkeys(numbers))
+        return dict(zip(distinct, (pool.map if pool else map)(self.features.video, distinct), strict=True))
 
     def _caption(self, key: str, number: int, rng: np.random.Generator | None) -> Caption:
         video = self.levels.videos[key]

@@ -6,6 +6,7 @@ step alone, on any number of workers and after any restart.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,11 @@ class LevelBatches:
     """One rank's part of the levels of a step, in the order in which they are trained."""
 
     parts: tuple[ChildPart | ParentPart, ...]
-    num_bad_rows: int
+
+    @property
+    def num_bad_rows(self) -> int:
+        """Rows of features that were left out as not finite."""
+        return sum(part.num_bad_rows for part in self.parts)
 
     def to(self, device: torch.device) -> "LevelBatches":
         """Return the batches on a device."""
@@ -40,7 +45,7 @@ class LevelBatches:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "LevelBatches":
-        return LevelBatches(tuple(map_tensors(part, function) for part in self.parts), self.num_bad_rows)
+        return LevelBatches(tuple(map_tensors(part, function) for part in self.parts))
 
 
 class LevelPlan:
@@ -81,6 +86,7 @@ class LevelStreamPlan:
     world_size: int
     first_step: int
     num_steps: int
+    read_threads: int = 1
 
 
 class LevelStream(IterableDataset[LevelBatches]):
@@ -103,17 +109,25 @@ class LevelStream(IterableDataset[LevelBatches]):
             )
             for level in videos
         }
-        for step in steps_of_this_process(plan.num_steps):
-            step += plan.first_step
-            levels = plan.schedule.levels(step)
-            read = [self._read(level, plans[level], plan.schedule.batches_before(step, level)) for level in levels]
-            yield LevelBatches(tuple(part for part, _ in read), sum(count for _, count in read))
+        pool = ThreadPoolExecutor(plan.read_threads) if plan.read_threads > 1 else None
+        try:
+            for number in steps_of_this_process(plan.num_steps):
+                step = plan.first_step + number
+                yield LevelBatches(
+                    tuple(
+                        self._read(level, plans[level], plan.schedule.batches_before(step, level), pool)
+                        for level in plan.schedule.levels(step)
+                    )
+                )
+        finally:
+            if pool is not None:
+                pool.shutdown(wait=False, cancel_futures=True)
 
-    def _read(self, level: Level, plan: LevelPlan, number: int) -> tuple[ChildPart | ParentPart, int]:
+    def _read(
+        self, level: Level, plan: LevelPlan, number: int, pool: ThreadPoolExecutor | None
+    ) -> ChildPart | ParentPart:
         chosen, epoch = plan.part(number, self._plan.rank, self._plan.world_size)
         draw = Draw(plan.seed, epoch)
         if level == "child":
-            samples = [self._child[i] for i in chosen]
-            return self._reader.child(samples, draw), self._reader.num_bad_rows([each.video for each in samples])
-        videos = [self._parent[i] for i in chosen]
-        return self._reader.parent(videos, draw), self._reader.num_bad_rows(videos)
+            return self._reader.child([self._child[i] for i in chosen], draw, pool)
+        return self._reader.parent([self._parent[i] for i in chosen], draw, pool)

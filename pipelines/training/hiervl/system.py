@@ -66,6 +66,7 @@ class HierVLSystem:
             world_size=self.context.world_size,
             first_step=first_step,
             num_steps=num_steps,
+            read_threads=self.config.stream.read_threads,
         )
         return LevelStream(self.train, plan)
 

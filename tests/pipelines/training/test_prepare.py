@@ -73,6 +73,20 @@ def test_the_first_start_fixes_the_values_before_any_checkpoint(make_config: Mak
     prepare(replace(config, checkpoint=CheckpointConfig(best_by="text_to_video", every_steps=9)), encode_text)
 
 
+def test_an_output_from_before_there_were_several_systems_goes_on(make_config: MakeConfig) -> None:
+    config = make_config()
+    prepare(config, encode_text)
+    file = Path(config.output_uri, "data.json")
+    record = json.loads(file.read_text())
+    assert record["fixed"].pop("system") == "hierarchical_vlm"
+    file.write_text(json.dumps(record))
+    prepare(config, encode_text)
+    record["fixed"]["system"] = "hiervl"
+    file.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="other values of system;"):
+        prepare(config, encode_text)
+
+
 def test_other_encoders_than_at_the_first_start_are_refused(make_config: MakeConfig) -> None:
     job, _ = prepare(make_config(encoders=("clip", "c3d")), encode_text)
     for names in (("clip",), ("c3d", "clip"), ("clip-00000000", "c3d")):
