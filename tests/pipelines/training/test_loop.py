@@ -175,6 +175,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_are_touched(
     assert all(value.isfinite().all() for value in weights(outcome).values())
 
 
+def test_a_parameter_that_no_loss_reaches_ends_the_training(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(system, "freeze", lambda model, names: 0)
+    job = make_job(objective=ObjectiveConfig())  # the text heads are there, the loss on text is not
+    with pytest.raises(RuntimeError, match=r"no loss reaches these trainable parameters: .*alignment\.text"):
+        train(job, RankContext(), None)
+
+
 @pytest.mark.parametrize("stop", [True, False])
 def test_zero_gradients_raise_the_alarm(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch, stop: bool) -> None:
     job = make_job(max_steps=8, alarms=AlarmConfig(zero_gradient_steps=4, stop=stop))

@@ -9,7 +9,7 @@ import torch
 from hvlm.models.hiervl import HierVLConfig, ScheduleConfig
 from pipelines.training.config import StreamConfig
 from pipelines.training.hiervl.samples import ParentPart
-from pipelines.training.hiervl.stream import LevelBatches, LevelPlan
+from pipelines.training.hiervl.stream import LevelBatches, LevelPlan, LevelStream
 from pipelines.training.hiervl.system import HierVLSystem
 from pipelines.training.job import TrainJob
 from pipelines.training.registry import open_system
@@ -55,6 +55,16 @@ def test_1_2_and_4_ranks_read_the_same_global_batches(job: TrainJob) -> None:
             parts = [flat(rank[step]) for rank in ranks]
             together = [list(itertools.chain(*values)) for values in zip(*parts, strict=True)]  # type: ignore[call-overload]
             assert together == flat(whole)
+
+
+def test_alternating_leaves_no_batch_of_either_level_out(job: TrainJob) -> None:
+    """Each level goes on where it stopped, as if it were trained alone."""
+    system = system_of(job)
+    both = [step.parts[0].keys for step in system.stream(0, STEPS)]
+    plan = system.stream(0, STEPS)._plan
+    for kind, found in (("child", [k for i, k in enumerate(both) if i % 3 < 2]), ("parent", both[2::3])):
+        alone = LevelStream(system.train, replace(plan, schedule=ScheduleConfig(kind=kind)))  # type: ignore[arg-type]
+        assert [step.parts[0].keys for step in alone][: len(found)] == found
 
 
 @pytest.mark.parametrize("kind", ["alternate", "sum"])
