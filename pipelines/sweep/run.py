@@ -28,7 +28,7 @@ from pipelines.sweep.launcher import Launcher, RayTasks
 from pipelines.sweep.table import TableRow, csv_table, make_table
 from pipelines.sweep.trial_run import TrialResult, finished_result, run_trial
 from pipelines.sweep.trials import Trial, make_trials, needs, reserved, with_parent
-from pipelines.training.job import RUN_FILE
+from pipelines.training.prepare import RUN_FILE
 
 logger = logging.getLogger(__name__)
 

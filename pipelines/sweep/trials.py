@@ -17,6 +17,7 @@ from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.spread import embedders
 from pipelines.sweep.config import EVALUATION, SweepConfig
 from pipelines.training.config import TrainConfig
+from pipelines.training.registry import TRAIN_CONFIG
 from pipelines.training.trainer import scaling
 
 _NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9_.+-]+")
@@ -131,7 +132,7 @@ def _trial(
     of_training = {key: value for key, value in changes.items() if not key.startswith(EVALUATION)}
     of_training |= {"seed": seed, "output_uri": output_uri}
     values = _changed(place, files[0], of_training)
-    training = build_config(TrainConfig, values, origin=f"{place}, training {config.training}")
+    training = build_config(TRAIN_CONFIG, values, origin=f"{place}, training {config.training}")
     require(
         isinstance(training.resources.num_workers, int),
         what=f"{place}, resources.num_workers",
