@@ -70,7 +70,7 @@ def run_training(config: TrainConfig) -> TrainReport:
             with connect(config.cluster):
                 outcome = _fit(job)
         status = None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C; once connected, Ray makes the latter of SIGTERM
         status = "KILLED"
         raise
     finally:

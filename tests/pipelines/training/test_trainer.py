@@ -113,6 +113,23 @@ def test_a_cluster_that_is_too_small_is_refused(make_config: MakeConfig, cluster
     assert MlflowClient(str(config.tracking.uri)).search_experiments()
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_training_that_is_stopped_is_called_killed(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, stop: type[BaseException]
+) -> None:
+    def stopped(job: TrainJob) -> TrainOutcome:
+        raise stop
+
+    monkeypatch.setattr(trainer, "connect", lambda _: nullcontext())
+    monkeypatch.setattr(trainer, "_fit", stopped)
+    config = small(make_config(max_steps=2))
+    with pytest.raises(stop):
+        run_training(config)
+    client = MlflowClient(str(config.tracking.uri))
+    run, *_ = client.search_runs([each.experiment_id for each in client.search_experiments()])  # the newest first
+    assert run.info.status == "KILLED"
+
+
 def test_an_embedded_ray_is_not_watched_through_a_dashboard(
     cluster: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
