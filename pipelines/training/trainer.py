@@ -18,7 +18,8 @@ from typing import Any
 import ray.train
 import torch
 from mlflow.exceptions import MlflowException
-from ray._private.services import get_webui_url_from_internal_kv as get_dashboard_url  # in a worker, Ray's own lies
+from ray._private.services import get_webui_url_from_internal_kv
+from ray._private.worker import WORKER_MODE, get_dashboard_url, global_worker
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
@@ -112,9 +113,16 @@ class _Trainer(TorchTrainer):  # type: ignore[misc]
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks: list[Any] = super()._create_default_callbacks()
-        if get_dashboard_url():
+        if _dashboard_url():
             return callbacks
         return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+
+
+def _dashboard_url() -> str | None:
+    """Return where the dashboard is, if there is one; in a worker (a sweep's trial) Ray's own answer is a guess."""
+    in_worker = global_worker.mode == WORKER_MODE
+    url: str | None = get_webui_url_from_internal_kv() if in_worker else get_dashboard_url()
+    return url
 
 
 def _fit(job: TrainJob) -> TrainOutcome:
@@ -122,7 +130,7 @@ def _fit(job: TrainJob) -> TrainOutcome:
     wanted = scaling(resources, total_resources())
     least = resources.worker_range[0]
     require_resources([Bundle(wanted.resources_per_worker, least)], what="resources.num_workers")
-    if not get_dashboard_url():
+    if not _dashboard_url():
         # An embedded Ray has no nodes that a cloud takes back; the watcher only prints an error of its own there.
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     trainer = _Trainer(
