@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from infra.tracking import TrackingConfig
-from pipelines.training.config import TrainConfig
+from pipelines.store.manifest import open_manifest
+from pipelines.training.config import TextConfig, TrainConfig
 from pipelines.training.job import TrainJob
 from pipelines.training.prepare import prepare
-from tests.pipelines.training.world import encode_text, make_store, train_config
+from pipelines.training.stream import SampleTable
+from pipelines.training.text import TextTable, make_text_table, read_metas, read_text_table, texts_of_video
+from tests.pipelines.training.world import CLIP, encode_text, make_store, train_config
 
 
 @pytest.fixture(autouse=True)
@@ -43,3 +46,16 @@ def make_job(make_config: Callable[..., TrainConfig]) -> Callable[..., TrainJob]
         return prepare(make_config(name, **changes), encode_text)[0]
 
     return make
+
+
+@pytest.fixture(scope="module")
+def table(store: str) -> SampleTable:
+    return SampleTable.of(open_manifest(store, ["clip", "c3d"]), "train")
+
+
+@pytest.fixture(scope="module")
+def texts(store: str) -> TextTable:
+    manifest = open_manifest(store)
+    config = TextConfig(encoder=CLIP)
+    of_videos = {meta.key: texts_of_video(meta, config.templates) for meta in read_metas(manifest, ("train",))}
+    return read_text_table(make_text_table(manifest, config, of_videos, encode_text))

@@ -4,58 +4,15 @@ from dataclasses import replace
 
 import polars as pl
 import pytest
-import torch
 
-from hvlm.data.batching import BatchingConfig
 from hvlm.data.collate import Batch
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.training import stream as stream_module
-from pipelines.training.config import StreamConfig, TextConfig
-from pipelines.training.hierarchical_vlm.stream import StreamPlan, TrainStream
+from pipelines.training.config import StreamConfig
+from pipelines.training.hierarchical_vlm.stream import TrainStream
 from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable
-from pipelines.training.text import TextTable, make_text_table, read_metas, read_text_table, texts_of_video
-from tests.pipelines.training.world import CLIP, encode_text
-
-BATCHING = BatchingConfig(global_batch_size=4, max_rows=20)
-
-
-@pytest.fixture(scope="module")
-def table(store: str) -> SampleTable:
-    return SampleTable.of(open_manifest(store, ["clip", "c3d"]), "train")
-
-
-@pytest.fixture(scope="module")
-def texts(store: str) -> TextTable:
-    manifest = open_manifest(store)
-    config = TextConfig(encoder=CLIP)
-    of_videos = {meta.key: texts_of_video(meta, config.templates) for meta in read_metas(manifest, ("train",))}
-    return read_text_table(make_text_table(manifest, config, of_videos, encode_text))
-
-
-def make_stream(
-    table: SampleTable,
-    texts: TextTable | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    start: int = 0,
-    num_steps: int = 10,
-    config: StreamConfig | None = None,
-) -> TrainStream:
-    config = config or StreamConfig()
-    plan = StreamPlan(
-        batching=BATCHING,
-        seed=3,
-        rank=rank,
-        world_size=world_size,
-        first_step=start,
-        num_steps=num_steps,
-    )
-    return TrainStream(FeatureReader(table, config), texts, plan, config)
-
-
-def same(a: Batch, b: Batch) -> bool:
-    pairs = zip(a, b, strict=True)
-    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+from pipelines.training.text import TextTable
+from tests.pipelines.training.streams import make_stream, same
 
 
 def test_rows_where_another_encoder_has_a_gap_are_not_read(table: SampleTable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,55 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from hvlm.data.batching import BatchingConfig, plan_epoch, plan_evaluation
+from hvlm.data.batching import plan_epoch, plan_evaluation
 from hvlm.data.collate import Batch, EncoderRows, join_encoders
 from pipelines.store.manifest import open_manifest, read_sample
-from pipelines.training.config import StreamConfig, TextConfig
-from pipelines.training.hierarchical_vlm.stream import StreamPlan, TrainStream, read_batch
+from pipelines.training.config import StreamConfig
+from pipelines.training.hierarchical_vlm.stream import read_batch
 from pipelines.training.stream import FeatureReader, Prefetcher, SampleTable
-from pipelines.training.text import TextTable, make_text_table, read_metas, read_text_table, texts_of_video
-from tests.pipelines.training.world import CLIP, DIMS, encode_text
-
-BATCHING = BatchingConfig(global_batch_size=4, max_rows=20)
-
-
-@pytest.fixture(scope="module")
-def table(store: str) -> SampleTable:
-    return SampleTable.of(open_manifest(store, ["clip", "c3d"]), "train")
-
-
-@pytest.fixture(scope="module")
-def texts(store: str) -> TextTable:
-    manifest = open_manifest(store)
-    config = TextConfig(encoder=CLIP)
-    of_videos = {meta.key: texts_of_video(meta, config.templates) for meta in read_metas(manifest, ("train",))}
-    return read_text_table(make_text_table(manifest, config, of_videos, encode_text))
-
-
-def make_stream(
-    table: SampleTable,
-    texts: TextTable | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-    start: int = 0,
-    num_steps: int = 10,
-    config: StreamConfig | None = None,
-) -> TrainStream:
-    config = config or StreamConfig()
-    plan = StreamPlan(
-        batching=BATCHING,
-        seed=3,
-        rank=rank,
-        world_size=world_size,
-        first_step=start,
-        num_steps=num_steps,
-    )
-    return TrainStream(FeatureReader(table, config), texts, plan, config)
-
-
-def same(a: Batch, b: Batch) -> bool:
-    pairs = zip(a, b, strict=True)
-    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in pairs)
+from pipelines.training.text import TextTable
+from tests.pipelines.training.streams import BATCHING, make_stream, same
+from tests.pipelines.training.world import DIMS
 
 
 def together(parts: list[Batch]) -> Batch:
