@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -272,6 +272,21 @@ class RunTracker:
         """Close, and set the run's final state."""
         self.close()
         self._client.set_terminated(self.run_id, status)
+
+    @contextmanager
+    def finished_on_error(self) -> Iterator[None]:
+        """Set the run's state to FAILED, or KILLED by an interrupt, when the block is left by an error."""
+        status: Literal["FAILED", "KILLED"] | None = "FAILED"
+        try:
+            yield
+            status = None
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C; once connected, Ray makes the latter of SIGTERM
+            status = "KILLED"
+            raise
+        finally:
+            if status is not None:
+                with suppress(MlflowException, OSError):  # the first error is the one to tell
+                    self.finish(status)
 
     def _last(self, key: str) -> int:
         if key not in self._last_step:

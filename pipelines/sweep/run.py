@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from mlflow.exceptions import MlflowException
-
 from hvlm.errors import UserError
 from infra import storage
 from infra.cluster import Bundle, connect, has_room, require_resources, total_resources
@@ -99,8 +97,7 @@ def run_sweep(config: SweepConfig) -> SweepReport:
     with connect(config.cluster) if missing else nullcontext():
         kept = {trial.name: reserved(_checked_needs(trial)) for trial in missing}
         tracker = open_run(config.tracking, storage.join(output_uri, RUN_FILE))
-        status: Literal["FAILED", "KILLED"] | None = "FAILED"
-        try:
+        with tracker.finished_on_error():
             with tracking_errors(tracker.uri):
                 tracker.log_config(flatten_config(config), dump_config(config))
                 tracker.set_tags({"sweep.id": tracker.run_id, "output_uri": output_uri})
@@ -114,14 +111,6 @@ def run_sweep(config: SweepConfig) -> SweepReport:
                 outcomes = run_trials(below, RayTasks(run_trial), limits)
             outcomes.results |= known
             report = _report(trials, outcomes, len(known), (output_uri, tracker))
-            status = None
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C; once connected, Ray makes the latter of SIGTERM
-            status = "KILLED"
-            raise
-        finally:
-            if status is not None:
-                with suppress(MlflowException, OSError):  # the first error is the one to tell
-                    tracker.finish(status)
     with tracking_errors(tracker.uri):
         tracker.finish("FAILED" if report.failures or report.not_started else "FINISHED")
     return report

@@ -6,11 +6,9 @@ data and opens the MLflow run. Started again with the same `output_uri`, it find
 
 import json
 import logging
-from contextlib import suppress
 from typing import Any
 
 import polars as pl
-from mlflow.exceptions import MlflowException
 
 from hvlm.errors import UserError
 from infra import storage
@@ -65,13 +63,8 @@ def prepare(config: TrainConfig, encode: EncodeText | None = None) -> tuple[Trai
         tracking_uri=tracker.uri,
         git_commit=git_tags()["git.commit"],
     )
-    try:
-        with tracking_errors(tracker.uri):
-            _record(job, tracker, manifest, prepared)
-    except (UserError, OSError, KeyboardInterrupt):
-        with suppress(MlflowException, OSError):  # the first error is the one to tell
-            tracker.finish("FAILED")
-        raise
+    with tracker.finished_on_error(), tracking_errors(tracker.uri):
+        _record(job, tracker, manifest, prepared)
     return job, tracker
 
 

@@ -11,13 +11,11 @@ import dataclasses
 import logging
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import ray.train
 import torch
-from mlflow.exceptions import MlflowException
 from ray._private.services import get_webui_url_from_internal_kv
 from ray._private.worker import WORKER_MODE, get_dashboard_url, global_worker
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -63,21 +61,12 @@ def run_training(config: TrainConfig) -> TrainReport:
     )
     started = time.monotonic()
     job, tracker = prepare(config)
-    status: Any = "FAILED"  # None: there is an outcome
-    try:
+    with tracker.finished_on_error():
         outcome = finished_outcome(job)
         resumed_step = outcome.step if outcome else _last_step(job)
         if outcome is None:
             with connect(config.cluster):
                 outcome = _fit(job)
-        status = None
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C; once connected, Ray makes the latter of SIGTERM
-        status = "KILLED"
-        raise
-    finally:
-        if status is not None:
-            with suppress(MlflowException, OSError):  # the first error is the one to tell
-                tracker.finish(status)
     with tracking_errors(tracker.uri):
         tracker.finish("FAILED" if outcome.stopped else "FINISHED")
     return TrainReport(job=job, outcome=outcome, resumed_step=resumed_step, duration_s=time.monotonic() - started)

@@ -244,3 +244,36 @@ def test_a_full_disk_under_the_artifacts_is_the_users_to_mend(
         tracking_errors(tracker.uri),
     ):
         tracker.log_file("report.html")
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(OSError("disk"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(1), "KILLED")]
+)
+def test_an_error_within_the_block_ends_the_run_and_is_told(
+    config: TrackingConfig, tmp_path: Path, error: BaseException, status: str
+) -> None:
+    tracker = open_run(config, str(tmp_path / "run.json"))
+    with pytest.raises(type(error)) as caught, tracker.finished_on_error():
+        raise error
+    assert caught.value is error
+    assert MlflowClient(config.uri).get_run(tracker.run_id).info.status == status
+
+
+def test_a_block_without_error_leaves_the_run_open(config: TrackingConfig, tmp_path: Path) -> None:
+    tracker = open_run(config, str(tmp_path / "run.json"))
+    with tracker.finished_on_error():
+        pass
+    assert MlflowClient(config.uri).get_run(tracker.run_id).info.status == "RUNNING"
+
+
+def test_a_server_that_is_gone_does_not_hide_the_first_error(
+    config: TrackingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = open_run(config, str(tmp_path / "run.json"))
+
+    def gone(status: str) -> None:
+        raise OSError("no server")
+
+    monkeypatch.setattr(tracker, "finish", gone)
+    with pytest.raises(ValueError, match="first"), tracker.finished_on_error():
+        raise ValueError("first")
