@@ -61,7 +61,7 @@ def extraction_dataset(work: pa.Table, stages: Stages) -> Dataset:
     for name, config in stages.encoders.items():
         dataset = dataset.map_batches(
             EncodeStage,
-            fn_constructor_args=(name, config, stages.pool.num_threads),
+            fn_constructor_args=(name, config, stages.pool.threads),
             batch_size=resources.segments_per_batch,
             batch_format="pyarrow",
             zero_copy_batch=True,

@@ -20,6 +20,8 @@ from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.views import FrameView, clip_positions, cut_clips
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of, replace_column
+from pipelines.extraction.resources import EncoderThreads
+from pipelines.extraction.spare_cpus import SpareCpus
 
 STAGE = "encode"
 logger = logging.getLogger(__name__)
@@ -42,14 +44,14 @@ class DeviceFault(JobError):
 class EncodeStage:
     """One actor of an encoder's pool; it holds the model."""
 
-    def __init__(self, name: str, config: EncoderConfig, num_threads: int | None) -> None:
-        if num_threads is not None:
-            torch.set_num_threads(num_threads)
-        self._name, self._num_batches = name, 0
+    def __init__(self, name: str, config: EncoderConfig, threads: EncoderThreads) -> None:
+        self._name, self._num_batches, self._threads = name, 0, threads
         self._encoder = load_encoder(config, "cuda" if torch.cuda.is_available() else "cpu")
+        self._spare = SpareCpus()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         self._num_batches += 1
+        torch.set_num_threads(self._threads.within(self._spare.num_threads()))
         return encode_table(table, self._name, self._encoder, prove=self._num_batches % _CHECK_EVERY == 1)
 
 

@@ -3,7 +3,7 @@
 from pipelines.extraction.config import ExtractResources
 from pipelines.extraction.dataset import Stages, extraction_dataset
 from pipelines.extraction.decode_stage import Decoder
-from pipelines.extraction.resources import EncoderPool
+from pipelines.extraction.resources import EncoderPool, EncoderThreads
 from pipelines.extraction.work import WORK_SCHEMA
 
 
@@ -14,7 +14,9 @@ def test_the_stages_stand_in_order(ray_cluster: None) -> None:
         store_uri="/none",
         run_id="r",
         staged={},
-        pool=EncoderPool(min_actors=1, max_actors=1, num_cpus=0.0, num_gpus=0.0, num_threads=1),
+        pool=EncoderPool(
+            min_actors=1, max_actors=1, num_cpus=0.0, num_gpus=0.0, threads=EncoderThreads(least=1, most=1)
+        ),
         resources=ExtractResources(),
     )
     described = repr(extraction_dataset(WORK_SCHEMA.empty_table(), stages))

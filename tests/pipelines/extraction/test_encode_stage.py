@@ -14,6 +14,7 @@ from hvlm.video.views import FrameView
 from pipelines.extraction import encode_stage
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
 from pipelines.extraction.encode_stage import DeviceFault, MixedUpError, encode_table
+from pipelines.extraction.resources import EncoderThreads
 
 
 class MeanEncoder:
@@ -173,7 +174,19 @@ def test_the_first_batch_of_an_actor_and_one_in_64_are_proved(monkeypatch: pytes
     proved = []
     monkeypatch.setattr(encode_stage, "load_encoder", lambda config, device: MeanEncoder(VIEW))
     monkeypatch.setattr(encode_stage, "_prove", lambda *arguments: proved.append(stage._num_batches))
-    stage = encode_stage.EncodeStage("e", None, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # of this process: other tests want theirs
+    stage = encode_stage.EncodeStage("e", None, EncoderThreads(least=1, most=1))  # type: ignore[arg-type]
     for _ in range(130):
         stage(three())
     assert proved == [1, 65, 129]
+
+
+def test_each_batch_has_the_threads_that_others_leave_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    used, spare = [], iter([1, 8, 2])
+    monkeypatch.setattr(encode_stage, "load_encoder", lambda config, device: MeanEncoder(VIEW))
+    monkeypatch.setattr(encode_stage.SpareCpus, "num_threads", lambda self: next(spare))
+    monkeypatch.setattr(torch, "set_num_threads", used.append)
+    stage = encode_stage.EncodeStage("e", None, EncoderThreads(least=1, most=4))  # type: ignore[arg-type]
+    for _ in range(3):
+        stage(three())
+    assert used == [1, 4, 2]
