@@ -46,7 +46,7 @@ def encoder_pool(config: ExtractResources, cluster: dict[str, float], num_encode
     least = config.encoder_actors or (max(1, gpus) if on_gpu else 1)
     growing = not on_gpu and config.encoder_actors is None
     most = max(least, int(cluster.get("CPU", 1)) // THREADS_PER_ACTOR) if growing else least
-    most_threads = THREADS_PER_ACTOR if on_gpu or most > least else os.cpu_count() or 1
+    most_threads = THREADS_PER_ACTOR if on_gpu or most > least else len(os.sched_getaffinity(0))
     threads = config.encoder_threads
     return EncoderPool(
         min_actors=least,

@@ -7,6 +7,7 @@ encoding is the limit the decoders stand still, and every core is free for it.
 
 import os
 import time
+from typing import Any
 
 import psutil
 
@@ -14,10 +15,10 @@ _WINDOW_S = 0.5  # the kernel counts CPU time in ticks of 10 ms
 
 
 class SpareCpus:
-    """Counts, from one call to the next, the CPUs of this machine that other processes left idle."""
+    """Counts, from one call to the next, the CPUs open to this process that other processes left idle."""
 
     def __init__(self) -> None:
-        self._num_cpus = os.cpu_count() or 1
+        self._cpus = os.sched_getaffinity(0)
         self._spare = 1
         self._before = self._read()
 
@@ -30,13 +31,16 @@ class SpareCpus:
         wall_s, others_s = (after - before for after, before in zip(now, self._before, strict=True))
         if wall_s >= _WINDOW_S:
             self._before = now
-            self._spare = min(self._num_cpus, max(1, round(self._num_cpus - others_s / wall_s)))
+            self._spare = min(len(self._cpus), max(1, round(len(self._cpus) - others_s / wall_s)))
         return self._spare
 
     def _read(self) -> tuple[float, float]:
         """Return the wall clock and the CPU seconds that all other processes have had."""
-        times = psutil.cpu_times()
-        busy_s = sum(times) - times.idle - getattr(times, "iowait", 0.0)
-        # Linux counts a guest's time in `user` too.
-        busy_s -= getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+        each_cpu = psutil.cpu_times(percpu=True)
+        busy_s = sum(_busy_s(each_cpu[cpu]) for cpu in self._cpus)
         return time.monotonic(), busy_s - time.process_time()
+
+
+def _busy_s(times: Any) -> float:
+    """Return the seconds that a CPU was not idle; a guest's are in `user` too."""
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)

@@ -9,7 +9,7 @@ from pipelines.extraction.resources import EncoderThreads, encoder_pool
 def test_a_laptop_keeps_every_core_for_decoding() -> None:
     pool = encoder_pool(ExtractResources(), {"CPU": 2.0}, num_encoders=2)
     assert (pool.min_actors, pool.max_actors, pool.num_cpus, pool.num_gpus) == (1, 1, 0.0, 0.0)
-    assert pool.threads == EncoderThreads(least=1, most=os.cpu_count() or 1)
+    assert pool.threads == EncoderThreads(least=1, most=len(os.sched_getaffinity(0)))
 
 
 def test_a_gpu_node_shares_each_gpu_between_the_encoders() -> None:

@@ -8,31 +8,38 @@ import pytest
 from pipelines.extraction import spare_cpus
 from pipelines.extraction.spare_cpus import SpareCpus
 
-Times = namedtuple("Times", ["user", "system", "idle", "iowait", "steal", "guest"])
+Times = namedtuple("Times", ["user", "system", "idle", "iowait", "steal", "guest", "guest_nice"])
 
 
 class Machine:
-    """Four CPUs; `run` lets time pass."""
+    """Six CPUs, of which this process may use four; `run` lets time pass, on those four in equal parts."""
+
+    cpus = frozenset({0, 2, 3, 4})
 
     def __init__(self) -> None:
-        self.wall_s, self.own_s, self.times = 100.0, 3.0, Times(50.0, 5.0, 300.0, 2.0, 0.0, 10.0)
+        self.wall_s, self.own_s, self.times = 100.0, 3.0, Times(50.0, 5.0, 300.0, 2.0, 0.0, 10.0, 0.0)
 
     def run(self, wall_s: float, own: float, user: float = 0.0, iowait: float = 0.0, steal: float = 0.0) -> None:
         """Let `own`, `user` and the others have so many CPUs for `wall_s` seconds."""
         self.wall_s += wall_s
         self.own_s += own * wall_s
         idle = 4.0 - own - user - iowait - steal
-        passed = Times((own + user) * wall_s, 0.0, idle * wall_s, iowait * wall_s, steal * wall_s, user * wall_s)
-        self.times = Times(*(a + b for a, b in zip(self.times, passed, strict=True)))
+        passed = Times((own + user) * wall_s, 0.0, idle * wall_s, iowait * wall_s, steal * wall_s, user * wall_s, 0.0)
+        self.times = Times(*(a + b / 4 for a, b in zip(self.times, passed, strict=True)))
+
+    def cpu_times(self, percpu: bool) -> list[Times]:
+        assert percpu
+        elsewhere = Times(self.wall_s, *[0.0] * 6)  # always busy
+        return [self.times if cpu in self.cpus else elsewhere for cpu in range(6)]
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     machine = Machine()
-    monkeypatch.setattr(spare_cpus, "os", SimpleNamespace(cpu_count=lambda: 4))
+    monkeypatch.setattr(spare_cpus, "os", SimpleNamespace(sched_getaffinity=lambda pid: machine.cpus))
     clock = SimpleNamespace(monotonic=lambda: machine.wall_s, process_time=lambda: machine.own_s)
     monkeypatch.setattr(spare_cpus, "time", clock)
-    monkeypatch.setattr(spare_cpus, "psutil", SimpleNamespace(cpu_times=lambda: machine.times))
+    monkeypatch.setattr(spare_cpus, "psutil", SimpleNamespace(cpu_times=machine.cpu_times))
     return machine
 
 
