@@ -10,7 +10,8 @@ import re
 import shutil
 import socket
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -21,9 +22,14 @@ _PLACE = f"hvlm-{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
 _NAME = re.compile(rf"{re.escape(_PLACE)}-(?P<pid>\d+)-(?P<start>\d+)-.*")
 
 
-def make_folder() -> str:
-    """Return the path of a new folder; whoever asks removes it."""
-    return tempfile.mkdtemp(prefix=_prefix(os.getpid()))
+@contextmanager
+def folder() -> Iterator[Path]:
+    """Give a new folder that the end of the `with` block removes, or, if the process is killed, a later process."""
+    path = Path(tempfile.mkdtemp(prefix=_prefix(os.getpid())))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def make_file() -> str:
@@ -40,9 +46,9 @@ def _prefix(pid: int) -> str:
     return f"{_PLACE}-{pid}-{_start_of(pid)}-"
 
 
-def sweep(folder: str) -> None:
+def sweep(place: str) -> None:
     """Remove what processes of this user that are gone have left in a folder of temporary files."""
-    for path in Path(folder).iterdir():
+    for path in Path(place).iterdir():
         name = _NAME.fullmatch(path.name)
         if name is None or _start_of(int(name["pid"])) == int(name["start"]):
             continue

@@ -7,7 +7,6 @@ file.
 import errno
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -235,13 +234,10 @@ def local_copy(uri: str) -> Iterator[Path]:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
         yield Path(path)
         return
-    folder = scratch.make_folder()
-    try:
-        copy = Path(folder) / (os.path.basename(path) or "file")
+    with scratch.folder() as folder:
+        copy = folder / (os.path.basename(path) or "file")
         retrying(uri, lambda: _download(fs, path, copy, uri))
         yield copy
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _info(fs: fsspec.AbstractFileSystem, path: str) -> dict[str, Any]:

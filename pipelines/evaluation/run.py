@@ -1,13 +1,11 @@
 """One evaluation from config to logged report: open → measure → write → log to MLflow."""
 
 import logging
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvlm.errors import UserError
-from infra import storage
+from infra import scratch, storage
 from infra.cluster import connect, reject_relative_paths_in_job, require_resources
 from infra.tracking import resolve_tracking_uri, tracking_errors
 from pipelines.evaluation.config import EvaluateConfig
@@ -89,7 +87,7 @@ def make_files(config: EvaluateConfig, inputs: EvaluationInputs, results: list[S
 
 
 def _parquet(result: SplitResult) -> bytes:
-    with tempfile.TemporaryDirectory(prefix="hvlm-") as folder:
-        path = Path(folder) / "samples.parquet"
+    with scratch.folder() as folder:
+        path = folder / "samples.parquet"
         sample_frame(result).write_parquet(path)
         return path.read_bytes()

@@ -1,12 +1,10 @@
 """The evaluation in MLflow: metrics and files in the training's run, so that runs compare in the UI; its curves."""
 
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 
 from mlflow.tracking import MlflowClient
 
-from infra import storage
+from infra import scratch, storage
 from infra.tracking import RunTracker, TrackingConfig, open_run, resolve_tracking_uri
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.plots import Curves
@@ -41,9 +39,9 @@ def log_evaluation(
     tracker.log_metrics({metric_name(name, inputs.mark): value for name, value in metrics.items()}, step)
     tags = {"report": storage.join(output_uri, "report.html"), "step": step, "store": inputs.manifest.store_uri}
     tracker.set_tags({evaluation_tag(name, inputs.mark): value for name, value in tags.items()})
-    with tempfile.TemporaryDirectory(prefix="hvlm-") as temporary:
+    with scratch.folder() as temporary:
         for name, content in files.items():
-            path = Path(temporary) / name
+            path = temporary / name
             path.write_bytes(content)
             tracker.log_file(str(path), inputs.folder)
     tracker.flush()

@@ -1,11 +1,9 @@
 """One comparison page from config to MLflow: read → group → check → compare → write → log."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from hvlm.errors import UserError
-from infra import storage
+from infra import scratch, storage
 from infra.cluster import reject_relative_paths_in_job
 from infra.config_io import dump_config, flatten_config
 from infra.tracking import open_run, resolve_tracking_uri, tracking_errors
@@ -60,10 +58,10 @@ def _log(config: ReportConfig, found: Comparison, page: bytes) -> str:
     """A page that is made again in the same place replaces the one in its run."""
     tracker = open_run(config.tracking, storage.join(config.output_uri, "mlflow_run.json"))
     run_ids = [run.run_id for method in found.methods for run in method.runs]
-    with tracking_errors(tracker.uri), tempfile.TemporaryDirectory(prefix="hvlm-") as folder:
+    with tracking_errors(tracker.uri), scratch.folder() as folder:
         tracker.log_config(flatten_config(config), dump_config(config))
         tracker.set_tags({REPORT_TAG: ",".join(run_ids)})
-        path = Path(folder) / PAGE
+        path = folder / PAGE
         path.write_bytes(page)
         tracker.log_file(str(path))
         tracker.finish("FINISHED")

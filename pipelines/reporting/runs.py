@@ -2,7 +2,6 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hvlm.errors import UserError
+from infra import scratch
 from infra.tracking import redact, resolve_tracking_uri, tracking_errors
 from pipelines.evaluation.plots import Curves
 from pipelines.evaluation.run_layout import (
@@ -188,7 +188,7 @@ def _read(client: MlflowClient, run: Run, config: ReportConfig) -> EvaluatedRun 
     if step is None:
         return "was never evaluated" + (f" on {mark}" if mark else "")
     folder = evaluation_folder(int(step), mark)
-    with tempfile.TemporaryDirectory(prefix="hvlm-") as place:
+    with scratch.folder() as place:
         names = {Path(file.path).name: file.path for file in client.list_artifacts(run_id, folder)}
         if METRICS_FILE not in names:
             return f"its artifacts have no {folder}/{METRICS_FILE}"
@@ -223,8 +223,8 @@ def _read(client: MlflowClient, run: Run, config: ReportConfig) -> EvaluatedRun 
     )
 
 
-def _artifact(client: MlflowClient, run_id: str, path: str, place: str) -> bytes:
-    return Path(client.download_artifacts(run_id, path, place)).read_bytes()
+def _artifact(client: MlflowClient, run_id: str, path: str, place: Path) -> bytes:
+    return Path(client.download_artifacts(run_id, path, str(place))).read_bytes()
 
 
 def _is_compared(row: Mapping[str, Any], config: ReportConfig) -> bool:

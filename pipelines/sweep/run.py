@@ -8,16 +8,14 @@ other with half of what each needs. A trial that fails leaves the others alone; 
 
 import json
 import logging
-import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from hvlm.errors import UserError
-from infra import storage
+from infra import scratch, storage
 from infra.cluster import Bundle, connect, has_room, require_resources, total_resources
 from infra.config_io import dump_config, flatten_config
 from infra.tracking import RunTracker, end_run, open_run, tracking_errors
@@ -169,9 +167,9 @@ def _report(trials: Sequence[Trial], outcomes: Outcomes, num_known: int, place: 
     files = {JSON_FILE: json.dumps(content, indent=1).encode() + b"\n", CSV_FILE: csv_table(rows)}
     for name, data in files.items():
         storage.atomic_write(storage.join(output_uri, name), data)
-    with tracking_errors(tracker.uri), tempfile.TemporaryDirectory(prefix="hvlm-") as folder:
+    with tracking_errors(tracker.uri), scratch.folder() as folder:
         for name, data in files.items():
-            path = Path(folder) / name
+            path = folder / name
             path.write_bytes(data)
             tracker.log_file(str(path))
     return SweepReport(

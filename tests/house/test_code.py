@@ -65,6 +65,12 @@ def test_broad_except_stands_only_where_it_is_listed():
     assert found == set(BROAD_EXCEPT_ALLOWED)
 
 
+def test_temporary_files_are_those_that_the_next_process_sweeps():
+    """Of a process that is killed, only names from `infra.scratch` tell that it is gone."""
+    found = [path.as_posix() for path in product_files() if "import tempfile" in source(path)]
+    assert found == ["infra/scratch.py"]
+
+
 def test_log_calls_are_lazy():
     """logger.info("%s", x), never an f-string: the text is only made when the level is on."""
     found = [

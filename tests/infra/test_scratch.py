@@ -13,10 +13,10 @@ LEAVE = """
 import os, signal, sys, tempfile
 tempfile.tempdir = sys.argv[1]
 from infra import scratch
-folder = scratch.make_folder()
-open(f"{folder}/video.mp4", "wb").close()
-scratch.make_file()
-os.kill(os.getpid(), signal.SIGKILL)
+with scratch.folder() as folder:
+    (folder / "video.mp4").touch()
+    scratch.make_file()
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
@@ -40,12 +40,14 @@ def test_the_first_of_a_process_removes_those_of_the_dead_alone(folder: Path) ->
     for name in kept:
         (folder / name).mkdir()
     (folder / f"{scratch._PLACE}-{os.getpid()}-{start - 5000}-d").mkdir()  # the number was another process's before
-    made = {Path(scratch.make_folder()).name, Path(scratch.make_file()).name}
-    assert {path.name for path in folder.iterdir()} == kept | made
     late = folder / f"{scratch._PLACE}-999999999-1-e"
-    late.mkdir()
-    scratch.make_folder()
-    assert late.exists()  # the folder is gone through once per process
+    with scratch.folder() as first, scratch.folder() as second:
+        made = {first.name, Path(scratch.make_file()).name, second.name}
+        assert {path.name for path in folder.iterdir()} == kept | made
+        late.mkdir()
+        with scratch.folder():
+            assert late.exists()  # the folder is gone through once per process
+    assert not first.exists() and not second.exists()
 
 
 def test_what_another_user_left_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
