@@ -29,6 +29,15 @@ def merge_spans(spans_s: Iterable[Sequence[float]]) -> Spans:
     return merged
 
 
+def covered_s(spans_s: Sequence[Sequence[float]], duration_s: float) -> float:
+    """Return how many seconds of a video lie in spans.
+
+    Args:
+        spans_s: from `merge_spans`.
+    """
+    return float(sum(max(0.0, min(end, duration_s) - start) for start, end in spans_s))
+
+
 def meets_spans(
     start_s: npt.NDArray[np.float64], length_s: float, spans_s: Sequence[Sequence[float]]
 ) -> npt.NDArray[np.bool_]:

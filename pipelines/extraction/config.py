@@ -98,12 +98,18 @@ class ExtractConfig(Config):
     retry_failed: bool = False
 
     @property
+    def span_encoders(self) -> frozenset[str]:
+        """The encoders that take rows of the annotated spans alone."""
+        return frozenset(
+            name
+            for name, encoder in self.encoders.items()
+            if (encoder.only_spans if isinstance(encoder, C3DConfig) else encoder.sampling.kind == "spans")
+        )
+
+    @property
     def samples_spans(self) -> bool:
         """Whether an encoder takes rows of the annotated spans alone."""
-        return any(
-            encoder.only_spans if isinstance(encoder, C3DConfig) else encoder.sampling.kind == "spans"
-            for encoder in self.encoders.values()
-        )
+        return bool(self.span_encoders)
 
     def __post_init__(self) -> None:
         require(

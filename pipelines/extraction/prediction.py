@@ -8,13 +8,13 @@ import numpy.typing as npt
 import polars as pl
 
 from hvlm.encoders.registry import describe_encoder
+from hvlm.video.spans import covered_s
 from hvlm.video.views import FrameView
 from pipelines.extraction.config import ExtractConfig
 from pipelines.store.generation import sample_bytes
 from pipelines.store.plan import Plan
+from pipelines.store.spans import spans_of
 
-PREDICTED_FROM = ["video_id", "duration_s", "fps"]
-"""Columns of the videos that `predict` reads."""
 _WRITTEN_ANEW = ["staged", "relabelled"]
 # The run's own first part that its time is foretold from: beyond the start-up, and not most of it.
 _FIRST, _LAST = 0.1, 0.5
@@ -25,9 +25,10 @@ class Prediction:
     """What there is to do.
 
     Args:
-        num_videos: to decode. hours: of video to decode. feature_bytes: to publish, what was extracted before and is
-            only written (anew) included; None where the number of rows is not foretold (keyframes, spans). seconds:
-            that the extraction takes; None where there is nothing to tell it from.
+        num_videos: to decode. hours: of video to decode; of encoders that sample spans, of the annotated spans alone.
+        feature_bytes: to publish, what was extracted before and is only written (anew) included; None where the number
+            of rows is not foretold (keyframes, spans). seconds: that the extraction takes; None where there is nothing
+            to tell it from.
     """
 
     num_videos: int
@@ -41,11 +42,16 @@ def is_work(plan: Plan) -> bool:
     return bool(plan.status.select((pl.col("runs") | pl.col("status").is_in(_WRITTEN_ANEW)).any()).item())
 
 
+def predicted_from(config: ExtractConfig) -> list[str]:
+    """Return the columns of the videos that `predict` reads."""
+    return ["video_id", "duration_s", "fps", *(["metadata_json"] if config.samples_spans else [])]
+
+
 def predict(config: ExtractConfig, plan: Plan, videos: pl.DataFrame) -> Prediction:
     """Return what the plan will come to; a video of unknown length counts as the mean of the others to decode.
 
     Args:
-        videos: `PREDICTED_FROM` of the snapshot's videos.
+        videos: `predicted_from` of the snapshot's videos.
     """
     # A header may state 0: not known.
     known = videos.with_columns(pl.when(pl.col(name) > 0).then(pl.col(name)) for name in ("duration_s", "fps"))
@@ -54,10 +60,20 @@ def predict(config: ExtractConfig, plan: Plan, videos: pl.DataFrame) -> Predicti
     known = known.with_columns(pl.col("duration_s").fill_null(0.0))
     needs = plan.todo.select("video_id", "needs").explode("needs").unnest("needs").join(known, on="video_id")
     left = (pl.col("duration_s") - pl.col("staged_segments").list.len() * config.decode.segment_s).clip(lower_bound=0)
+    if config.samples_spans:
+        share = pl.when(pl.col("encoder").is_in(list(config.span_encoders))).then("span_share").otherwise(1.0)
+        needs, left = needs.with_columns(span_share=_span_shares(needs)), left * share
     video_s = float(needs.group_by("video_id").agg(left.mean().alias("left"))["left"].sum())
     return Prediction(
         num_videos=plan.todo.height, hours=video_s / 3600, feature_bytes=_feature_bytes(config, plan, known)
     )
+
+
+def _span_shares(videos: pl.DataFrame) -> pl.Series:
+    """Return which part of each video lies in its annotated spans."""
+    rows = videos.select("metadata_json", "duration_s").iter_rows()
+    shares = [covered_s(spans_of(text), length_s) / length_s if text and length_s else 0.0 for text, length_s in rows]
+    return pl.Series(shares, dtype=pl.Float64)
 
 
 def _feature_bytes(config: ExtractConfig, plan: Plan, videos: pl.DataFrame) -> int | None:

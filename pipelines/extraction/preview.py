@@ -10,12 +10,12 @@ import pyarrow as pa
 
 from hvlm.encoders.registry import load_encoder
 from hvlm.errors import VideoError
+from hvlm.video.spans import covered_s
 from infra import storage
-from pipelines.extraction.columns import ERROR
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import encode_table
-from pipelines.extraction.prediction import PREDICTED_FROM, Prediction, predict
+from pipelines.extraction.prediction import Prediction, predict, predicted_from
 from pipelines.extraction.salvage import salvage_todo
 from pipelines.extraction.sandbox import DecodeLimits, process_sandbox
 from pipelines.extraction.stages import encoder_columns, layout_of
@@ -79,7 +79,7 @@ def preview(config: ExtractConfig) -> Preview:
         config.publish.splits,
         config.retry_failed,
     )
-    predicted = predict(config, plan, videos.select(PREDICTED_FROM))
+    predicted = predict(config, plan, videos.select(predicted_from(config)))
     todo = plan.todo.join(videos.select("video_id", "metadata_json"), on="video_id", maintain_order="left")
     return Preview(
         config=config,
@@ -176,13 +176,17 @@ def _rough_seconds(config: ExtractConfig, todo: pl.DataFrame, hours: float) -> f
     video_s, started = 0.0, time.perf_counter()
     for row in work_table(sample, config.decode.segment_s).to_batches(max_chunksize=1):
         try:
-            table = next(decoder(pa.Table.from_batches([row])), None)
+            table = next(decoder(pa.Table.from_batches([row])))
         except VideoError:
             continue
-        if table is None or table.column(ERROR)[0].is_valid:
+        length = table.column("duration_s")[0]  # null: it failed, or these segments are staged
+        if not length.is_valid:
             continue
         for name, encoder in encoders.items():
             table = encode_table(table, name, encoder)
-        video_s += min(config.decode.segment_s, table.column("duration_s")[0].as_py())
+        first_s = min(config.decode.segment_s, length.as_py())
+        spans_s = row.column("spans_s")[0].as_py() or ()
+        taken = [covered_s(spans_s, first_s) if name in config.span_encoders else first_s for name in encoders]
+        video_s += sum(taken) / len(taken)
     elapsed = time.perf_counter() - started
     return None if video_s == 0 else elapsed / video_s * hours * 3600 / (os.cpu_count() or 1)

@@ -65,8 +65,9 @@ def test_spans_alone_are_extracted_and_a_change_of_one_costs_one(ray_cluster: No
     spans, whole = config(folder, "spans", "spans"), config(folder, "whole", "fps")
     seen = preview(spans)
     assert (seen.predicted.num_videos, seen.predicted.feature_bytes) == (3, None) and seen.predicted.seconds is not None
+    assert seen.predicted.hours * 3600 == pytest.approx(0.6 + 1.0 + 0.5)  # of 12 s
     first = extract(spans)
-    assert (first.num_done, first.num_frames) == (3, 10 + 5 * 16)
+    assert (first.num_done, first.num_frames) == (3, 10 + 5 * 16) and first.video_s == pytest.approx(2.1)
     extract(whole)
     for number, encoder in enumerate(("clip", "c3d")):
         everything = stored(whole.store_uri, encoder)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hvlm.video.spans import meets_spans, merge_spans
+from hvlm.video.spans import covered_s, meets_spans, merge_spans
 
 
 def test_spans_are_put_together_whatever_their_order_and_number():
@@ -13,6 +13,11 @@ def test_spans_are_put_together_whatever_their_order_and_number():
 def test_what_lies_before_the_video_or_has_no_length_is_no_span():
     assert merge_spans([(-2, 1), (-3, -1), (4, 4), (6, 5)]) == [(0, 1)]
     assert merge_spans([]) == []
+
+
+def test_seconds_that_spans_cover_end_with_the_video():
+    assert covered_s([(1.0, 2.5), (4.0, 9.0), (12.0, 13.0)], 6.0) == 1.5 + 2.0
+    assert covered_s([], 6.0) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """What is foretold is what comes out, as far as a plan can know it."""
 
+import json
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -14,7 +16,7 @@ from hvlm.video.segments import plan_segments
 from hvlm.video.views import FrameView
 from pipelines.extraction import prediction as prediction_module
 from pipelines.extraction.config import ExtractConfig
-from pipelines.extraction.prediction import PREDICTED_FROM, Pace, is_work, predict, rows_of
+from pipelines.extraction.prediction import Pace, is_work, predict, predicted_from, rows_of
 from pipelines.extraction.report import extraction_report
 from pipelines.extraction.run import extract, plan_of
 from pipelines.extraction.stages import encoder_columns
@@ -71,12 +73,35 @@ def test_what_is_staged_is_not_decoded_again_and_an_unknown_length_is_the_mean(c
     )
     videos = pl.DataFrame(
         {"video_id": ["a", "b", "c"], "duration_s": [10.0, 0.0, 500.0], "fps": [10.0, None, 10.0]}
-    ).select(PREDICTED_FROM)
+    ).select(predicted_from(config()))
     found = predict(config(), Plan(todo, pairs, {}, 3), videos)
     assert found.num_videos == 2
     assert found.hours * 3600 == pytest.approx((8.0 + 10.0) / 2 + 10.0)  # two seconds of a by clip are staged
     c3d = (100 - 16) // 8 + 1
     assert found.feature_bytes == 40 * (2 * 128 + 20) + 4096 + 2 * (c3d * (2 * 32 + 20) + 4096)
+
+
+def test_of_encoders_that_sample_spans_the_spans_alone_are_hours(config: Config) -> None:
+    sampling = {"sampling": {"kind": "spans", "fps": 4.0}}
+    clip, c3d = ({"kind": "clip", "model": "m.json", "pretrained": "random"} | more for more in (sampling, {}))
+    source = {"uri": "/videos", "annotations_uri": "/a.json"}
+    spans = json.dumps({"annotations": [{"segment": [1.0, 3.0]}, {"segment": [5.0, 99.0]}], "captions": []})
+    videos = pl.DataFrame(
+        {"video_id": ["a", "b"], "duration_s": [10.0, None], "fps": [10.0, 10.0], "metadata_json": [spans, spans]}
+    )
+    needs = [{"encoder": "clip", "staged_segments": []}]
+    status = pl.DataFrame({"video_id": ["a", "b"], "encoder": "clip", "status": "new", "runs": True})
+    todo = pl.DataFrame({"video_id": ["a", "b"], "needs": [needs, [needs[0] | {"staged_segments": [0]}]]})
+
+    def hours(encoders: dict[str, Any], todo: pl.DataFrame) -> float:
+        made = config(encoders=encoders, source=source)
+        return predict(made, Plan(todo, status, {}, 2), videos.select(predicted_from(made))).hours * 3600
+
+    assert hours({"clip": clip}, todo[:1]) == pytest.approx(7.0)
+    assert hours({"clip": c3d}, todo[:1]) == pytest.approx(10.0)
+    assert hours({"clip": clip}, todo) == pytest.approx(7.0 + 8.0 * 0.7)  # 2 of b's 10 s are staged
+    both = pl.DataFrame({"video_id": ["a"], "needs": [[*needs, {"encoder": "whole", "staged_segments": []}]]})
+    assert hours({"clip": clip, "whole": c3d}, both) == pytest.approx((7.0 + 10.0) / 2)
 
 
 def test_the_pace_of_the_first_part_is_that_of_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
