@@ -3,7 +3,7 @@
 Each encoder has a group of columns named `{encoder}.…`. Frames are one flat binary value per row (uint8, shape (F,
 crop, crop, 3) by the encoder's view), so a batch is read without a copy and no Python object is pickled. A null
 `{encoder}.frames` means that this encoder needs nothing from the row; a non-null `error` means that the row has
-failed and only travels on to be counted.
+failed and only travels on to be counted, as does one of a work row that gave no segment: it has `counts` alone.
 """
 
 import json
@@ -17,6 +17,7 @@ import pyarrow as pa
 from hvlm.errors import Reason, VideoError
 
 ERROR = "error"
+COUNTS = "counts"
 _FIXED = [
     ("video_id", pa.string()),
     ("key", pa.string()),
@@ -27,6 +28,7 @@ _FIXED = [
     ("num_frames_decoded", pa.int64()),
     ("num_retries", pa.int64()),  # of storage calls, made for this row
     (ERROR, pa.string()),
+    (COUNTS, pa.string()),  # of the decode stage for a whole work row, in its last row
 ]
 _PER_ENCODER = [
     ("frames", pa.large_binary()),

@@ -22,13 +22,13 @@ from hvlm.video.sampling import sample_frames
 from hvlm.video.segments import SegmentPlan, ViewPlan, plan_segments
 from hvlm.video.views import FrameView
 from infra import retries, storage
-from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, row_table
+from pipelines.extraction.columns import COUNTS, ERROR, Failure, RowTiming, column, replace_column, row_table
 from pipelines.extraction.frame_cache import BROKEN, FrameCache
+from pipelines.extraction.ledger import DECODE, StageCount, counts_to_json
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError, process_sandbox
 from pipelines.store.sources import file_stamp
 
 logger = logging.getLogger(__name__)
-STAGE = "decode"
 _KEPT_INDEXES = 8  # a long video comes in several work rows; a worker process scans it once
 
 
@@ -47,15 +47,28 @@ class Decoder:
 
     def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
         for row in work.to_pylist():
-            yield from self._decode_work(row)
+            yield from self._decode_counted(row)
 
-    def _decode_work(self, work: dict[str, Any]) -> Iterator[pa.Table]:
+    def _decode_counted(self, work: dict[str, Any]) -> Iterator[pa.Table]:
+        """Count the pieces of a work row as they go out; its last row tells them."""
         identity = {name: work[name] for name in ("video_id", "key", "content_hash")}
+        count, told = StageCount(num_in=len(work["needs"])), False  # one each, where the video cannot even be opened
+        for row in self._decode_work(work, identity, count):
+            count.num_out += sum(row.column(column(name, "timing")).null_count == 0 for name in self.views)
+            if row.column(ERROR).null_count == 0:
+                count.num_failed = count.num_in - count.num_out - count.num_filtered
+            if count.is_whole:
+                row, told = replace_column(row, COUNTS, [counts_to_json({DECODE: count})]), True
+            yield row
+        if not told:
+            yield row_table(list(self.views), {**identity, COUNTS: counts_to_json({DECODE: count})})
+
+    def _decode_work(self, work: dict[str, Any], identity: dict[str, Any], count: StageCount) -> Iterator[pa.Table]:
         try:
             if self.cache:
-                yield from self._decode_copy(self.cache, work, identity)
+                yield from self._decode_copy(self.cache, work, identity, count)
             else:
-                yield from self._decode_file(work, identity)
+                yield from self._decode_file(work, identity, count)
         except (SandboxError, UserError):
             raise  # the machine's fault, or a full disk under the copies: it ends the job, no video is blamed
         except VideoError as error:
@@ -70,12 +83,13 @@ class Decoder:
             message = f"{work['uri']}: {type(error).__name__}: {error}"
             yield self._failed(identity, VideoError(reason, message, permanent=local))
 
-    def _failed(self, identity: dict[str, Any], error: VideoError, stage: str = STAGE) -> pa.Table:
+    def _failed(self, identity: dict[str, Any], error: VideoError, stage: str = DECODE) -> pa.Table:
         return row_table(
             list(self.views), {**identity, ERROR: Failure.of(stage, error).to_json(), "num_retries": retries.take()}
         )
 
-    def _decode_file(self, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
+    def _decode_file(self, work: dict[str, Any], identity: dict[str, Any], count: StageCount) -> Iterator[pa.Table]:
+        """Yield the segments of a work row that are needed; say in `count` how many pieces there are, and are not."""
         local = storage.is_local(work["uri"])
         with storage.local_copy(work["uri"]) as path:
             if not local:
@@ -83,19 +97,26 @@ class Decoder:
             index = self._index(str(path), work["content_hash"])
             segments = plan_segments(index, self.views, self.segment_s, work["spans_s"] or ())
             if (name := _without_rows(segments)) is not None:
-                yield self._failed(identity, _no_rows(work, index), f"{STAGE}:{name}")
+                yield self._failed(identity, _no_rows(work, index), f"{DECODE}:{name}")
                 return
             first = len(segments) * work["part"] // work["num_parts"]
             end = len(segments) * (work["part"] + 1) // work["num_parts"]
-            for segment in segments[first:end]:
-                needed = [n["encoder"] for n in work["needs"] if segment.segment_index not in n["staged_segments"]]
+            needs = [
+                [need["encoder"] for need in work["needs"] if segment.segment_index not in need["staged_segments"]]
+                for segment in segments[first:end]
+            ]
+            count.num_in = (end - first) * len(work["needs"])
+            count.num_filtered = count.num_in - sum(map(len, needs))
+            for segment, needed in zip(segments[first:end], needs, strict=True):
                 if needed:
                     row = self._decode_segment(identity, index, segment, needed)
                     if local:
                         _check_unchanged(work)
                     yield row
 
-    def _decode_copy(self, cache: FrameCache, work: dict[str, Any], identity: dict[str, Any]) -> Iterator[pa.Table]:
+    def _decode_copy(
+        self, cache: FrameCache, work: dict[str, Any], identity: dict[str, Any], count: StageCount
+    ) -> Iterator[pa.Table]:
         """Decode the copy as any other file; one that is broken is made again, once."""
         uri = cache.copy_uri(work["content_hash"], self.salvage)
         plain, copy = replace(self, cache=None, salvage=False), work | {"uri": uri, "content_hash": uri, "stamp": None}
@@ -103,7 +124,7 @@ class Decoder:
         if made:
             self._make_copy(cache.short_side, work, uri)
         try:
-            for row in plain._decode_file(copy, identity):
+            for row in plain._decode_file(copy, identity, count):
                 yield row
                 done += 1
         except VideoError as error:
@@ -113,7 +134,7 @@ class Decoder:
             storage.remove(uri)
             _indexes.pop((uri, False), None)
             self._make_copy(cache.short_side, work, uri)
-            yield from islice(plain._decode_file(copy, identity), done, None)
+            yield from islice(plain._decode_file(copy, identity, count), done, None)
 
     def _make_copy(self, short_side: int, work: dict[str, Any], uri: str) -> None:
         sandbox = process_sandbox(self.limits)

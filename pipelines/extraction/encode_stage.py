@@ -20,10 +20,10 @@ from hvlm.encoders.registry import load_encoder
 from hvlm.errors import JobError, Reason, VideoError
 from hvlm.video.views import FrameView, clip_positions, cut_clips
 from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of, replace_column
+from pipelines.extraction.ledger import ENCODE
 from pipelines.extraction.resources import EncoderThreads
 from pipelines.extraction.spare_cpus import SpareCpus
 
-STAGE = "encode"
 logger = logging.getLogger(__name__)
 # Spot checks: the first batch of every actor and one in 64, four clips of it. Costs far below 1 %; a defect that mixes
 # rows up does so in every batch.
@@ -79,7 +79,7 @@ def encode_table(table: pa.Table, name: str, encoder: Encoder, prove: bool = Fal
     features: list[bytes | None] = [None] * table.num_rows
     for row, result in outcome.items():
         if isinstance(result, VideoError):
-            errors[row] = Failure.of(f"{STAGE}:{name}", result).to_json()
+            errors[row] = Failure.of(f"{ENCODE}:{name}", result).to_json()
         else:
             features[row] = result
     table = replace_column(table, column(name, "features"), features)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from pipelines.extraction.ledger import StageCount
 from pipelines.extraction.preview import Preview
 from pipelines.extraction.run import ExtractReport
 from pipelines.store.catalog import FeatureStore
@@ -93,6 +94,7 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         f"  published  {published.published} videos as {published.samples} samples in {published.shards} shards "
         f"({published.shard_bytes / 2**20:.1f} MiB); {published.already_published} were published before"
     )
+    lines.append(f"  counted    {', '.join(f'{stage} {_sum(count)}' for stage, count in report.counts.items())}")
     if any(published.num_odd.values()):
         constant, repeated, shared = (published.num_odd[f"num_{name}"] for name in ("constant", "repeated", "shared"))
         lines.append(
@@ -117,6 +119,11 @@ def extraction_report(store_uri: str, report: ExtractReport) -> str:
         lines += listed("segments", "annotated segments do not lie in their videos", odd, SHOWN)
     lines.append(f"  store version {published.version}, {_span(report.total_s)} in all")
     return "\n".join(lines)
+
+
+def _sum(count: StageCount) -> str:
+    """Return in = out + filtered + failed."""
+    return f"{count.num_in} = {count.num_out} + {count.num_filtered} + {count.num_failed}"
 
 
 def _foretold(report: ExtractReport) -> list[str]:

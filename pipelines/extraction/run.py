@@ -19,10 +19,10 @@ from infra import retries
 from infra.cluster import Bundle, connect, require_resources
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import extraction_dataset
-from pipelines.extraction.decode_stage import STAGE as DECODE_STAGE
 from pipelines.extraction.encode_stage import MixedUpError
+from pipelines.extraction.ledger import DECODE, PUBLISH, Counts, RowConservationError, StageCount, add_counts
 from pipelines.extraction.outcomes import Outcomes
-from pipelines.extraction.prediction import PREDICTED_FROM, Pace, Prediction, is_work, predict
+from pipelines.extraction.prediction import Pace, Prediction, is_work, predict, predicted_from
 from pipelines.extraction.progress import Progress
 from pipelines.extraction.remembered import remember_config
 from pipelines.extraction.salvage import damaged, drop_whole_staged, held_back, retire_whole, salvage_todo
@@ -68,6 +68,8 @@ class ExtractReport:
     """storage calls that failed for the moment and were made again, here and in Ray's workers"""
     salvaged: dict[str, tuple[float, float | None]] = field(default_factory=dict)
     """video_id → seconds that were kept, seconds that the file states"""
+    counts: Counts = field(default_factory=dict)
+    """stage → pieces (segment × encoder) that went through it; `publish` → videos of the snapshot"""
     extract_s: float = 0.0
     total_s: float = 0.0
 
@@ -79,7 +81,8 @@ def extract(config: ExtractConfig) -> ExtractReport:
         UserError: the source, the config or the cluster is wrong.
         StoreIsHeld, LeaseLost: another job writes into the store, or has taken it over.
         ErrorBudgetExceeded: too many videos failed.
-        RowConservationError: a row was lost or doubled; nothing is published, what was staged stays.
+        RowConservationError: a row was lost or doubled; nothing is published (but for a video that publishing itself
+            does not account for), what was staged stays.
         MixedUpError: a row has another clip's features; nothing is published, and what the run staged is dropped.
     """
     started = time.monotonic()
@@ -100,7 +103,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
         run.salvage(plan)
         extract_s = time.monotonic() - extract_started
         run.check_whole(plan)
-        published = publish(run.store, config.publish, run.columns, run.map_tasks)
+        published = run.publish(plan)
         return ExtractReport(
             listing=run.listing,
             snapshot=snapshot,
@@ -113,6 +116,7 @@ def extract(config: ExtractConfig) -> ExtractReport:
             failures=run.failures,
             num_retries=retries.take(),
             salvaged=run.salvaged,
+            counts=run.counts,
             extract_s=extract_s,
             total_s=time.monotonic() - started,
         )
@@ -134,6 +138,7 @@ class _Run:
         self.unread: list[str] = []
         self.failures: list[dict[str, Any]] = []
         self.salvaged: dict[str, tuple[float, float | None]] = {}
+        self.counts: Counts = {}
         self._again: set[str] = set()  # the videos that are salvaged: what they were before counts no more
         self._stack, self._connected, self._remembered = stack, False, False
 
@@ -155,7 +160,7 @@ class _Run:
         """Return what the plan will come to, but for the time: that follows from the run's first part."""
         if not is_work(plan):
             return None
-        predicted = predict(self.config, plan, self.store.videos(PREDICTED_FROM))
+        predicted = predict(self.config, plan, self.store.videos(predicted_from(self.config)))
         self.pace = Pace(total_s=predicted.hours * 3600)
         return predicted
 
@@ -206,7 +211,7 @@ class _Run:
     def wave(self, plan: Plan, todo: pl.DataFrame, salvage: bool = False) -> None:
         """Decode, encode and stage up to `VIDEOS_PER_WAVE` planned videos, or what can be decoded of them."""
         self._connect()
-        outcomes = Outcomes.of(todo)
+        outcomes = Outcomes.of(todo, self.config.span_encoders)
         work = work_table(todo, row_seconds(self.config, salvage))
         stages = stages_of(self.config, self.columns, self.store.uri, self.run_id, salvage)
         dataset = extraction_dataset(work, stages)
@@ -231,6 +236,7 @@ class _Run:
         finally:
             self._commit(outcomes)  # also after an abort: what is done stays done
         outcomes.ledger.check()
+        add_counts(self.counts, outcomes.ledger.counts)
         self.num_done += outcomes.ledger.num_done
         self.video_s += outcomes.video_s
         self.num_failed += len(outcomes.ledger.failures)
@@ -239,6 +245,15 @@ class _Run:
             stated = dict(todo.select("video_id", "duration_s").iter_rows())
             kept = {name: value for name, value in outcomes.kept_s.items() if name not in outcomes.ledger.failures}
             self.salvaged |= {name: (kept_s, stated[name]) for name, kept_s in kept.items()}
+
+    def publish(self, plan: Plan) -> PublishSummary:
+        """Publish what is complete; every video of the plan's snapshot is accounted for."""
+        done = publish(self.store, self.config.publish, self.columns, self.map_tasks)
+        left = done.already_published + done.incomplete
+        self.counts[PUBLISH] = StageCount(plan.num_videos, done.published, left, done.failed)
+        if not self.counts[PUBLISH].is_whole:
+            raise RowConservationError(f"{PUBLISH}: {self.counts[PUBLISH]} is not true")
+        return done
 
     def check_whole(self, plan: Plan) -> None:
         """Judge the run's failures, and the whole quarantine, before anything is published.
@@ -294,7 +309,7 @@ class _Run:
         """
         stage, _, encoder = failure["stage"].partition(":")
         shared = {name: failure[name] for name in ("video_id", "uri", "content_hash", "reason", "permanent", "message")}
-        if stage == DECODE_STAGE:
+        if stage == DECODE:
             shared["decoder"] = "{backend} {version}".format(**next(iter(self.columns.values())).identity["decoder"])
         return [
             {

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,9 @@ from hvlm.video.sampling import SamplingConfig
 from hvlm.video.views import FrameView
 from infra import retries
 from pipelines.extraction import decode_stage
-from pipelines.extraction.columns import ERROR, Failure, RowTiming, column, frames_of
+from pipelines.extraction.columns import COUNTS, ERROR, Failure, RowTiming, column, frames_of
 from pipelines.extraction.decode_stage import Decoder
+from pipelines.extraction.ledger import StageCount, counts_from_json
 from pipelines.extraction.sandbox import DecodeLimits, SandboxError
 from pipelines.extraction.work import WORK_SCHEMA
 from pipelines.store.sources import file_stamp
@@ -96,6 +98,35 @@ def test_a_bad_video_becomes_one_failed_row(tmp_path: Path) -> None:
         failure = Failure(**json.loads(table.column(ERROR)[0].as_py()))
         assert failure.stage == "decode" and failure.reason in (Reason.UNREADABLE, Reason.STORAGE_TRANSIENT)
         assert table.column("video_id")[0].as_py() == "v"
+
+
+def test_the_last_row_of_a_work_row_says_what_became_of_all_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_video(tmp_path / "v.mp4", seconds=5.0)
+
+    def counted(table: pa.Table, num_rows: int) -> StageCount:
+        texts = [text for row in DECODER(table) for text in row.column(COUNTS).to_pylist()]
+        assert len(texts) == num_rows and texts[:-1] == [None] * (num_rows - 1)
+        return counts_from_json(texts[-1])["decode"]
+
+    assert counted(work(path, a=[], b=[]), 3) == StageCount(6, 6)
+    assert counted(work(path, a=[0, 2], b=[0]), 2) == StageCount(6, 3, 3)
+    assert counted(work(path, part=0, num_parts=3, a=[], b=[0]), 1) == StageCount(2, 1, 1)
+    assert counted(work(path, a=[0, 1, 2]), 1) == StageCount(3, 0, 3)  # nothing to decode, but told
+    assert counted(work(tmp_path / "gone.mp4", a=[], b=[]), 1) == StageCount(2, 0, 0, 2)
+    decode = Decoder._decode_segment
+
+    def fail_late(stage: Decoder, *arguments: Any) -> pa.Table:
+        if arguments[2].segment_index == 2:
+            raise OSError("gone")
+        return decode(stage, *arguments)
+
+    monkeypatch.setattr(Decoder, "_decode_segment", fail_late)
+    assert counted(work(path, a=[], b=[1]), 3) == StageCount(6, 3, 1, 2)
+    monkeypatch.setattr(Decoder, "_decode_segment", decode)
+    monkeypatch.setattr(decode_stage, "zip", lambda *of, strict: list(zip(*of, strict=strict))[1:], raising=False)
+    assert counted(work(path, a=[], b=[]), 3) == StageCount(6, 4)  # one segment is lost, and the counts say so
 
 
 def test_only_annotated_spans_are_decoded_and_a_video_without_any_is_a_failed_row(tmp_path: Path) -> None:

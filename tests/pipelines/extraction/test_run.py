@@ -1,7 +1,8 @@
 """The extraction job end to end on an embedded Ray: bad videos never stop the others, and nothing is done twice."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
 from types import SimpleNamespace
@@ -19,14 +20,19 @@ from pipelines.extraction import encode_stage
 from pipelines.extraction import run as run_module
 from pipelines.extraction.chaos import compare, describe
 from pipelines.extraction.config import ExtractConfig
+from pipelines.extraction.dataset import Stages
+from pipelines.extraction.decode_stage import Decoder
 from pipelines.extraction.encode_stage import DeviceFault, EncodeStage, MixedUpError, encode_table
-from pipelines.extraction.ledger import RowConservationError
+from pipelines.extraction.ledger import RowConservationError, StageCount
 from pipelines.extraction.preview import preview
 from pipelines.extraction.remembered import remembered_config
 from pipelines.extraction.run import ErrorBudgetExceeded, extract
+from pipelines.extraction.staging_stage import Stager
+from pipelines.store import publish as publish_module
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.store.sources import SourceConfig, SourceListing, list_source
+from pipelines.store.staging import StagingItem
 from pipelines.store.upkeep.verify import verify_store
 from tests.hvlm.video.numbered import RECIPES
 from tests.hvlm.video.numbered import write_video as write_numbered
@@ -37,7 +43,7 @@ GOOD = ["long one", "v0", "v1", "v2"]
 
 
 def test_good_videos_land_bad_ones_are_in_quarantine_and_a_second_run_does_nothing(
-    ray_cluster: None, config: Config, videos: Path
+    ray_cluster: None, config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = extract(config())
     assert report.num_done == 4 and report.published.published == 4
@@ -57,8 +63,16 @@ def test_good_videos_land_bad_ones_are_in_quarantine_and_a_second_run_does_nothi
     assert not verify_store(config().store_uri).problems
 
     bytes_before = {path: path.read_bytes() for path in Path(config().store_uri).rglob("*.tar")}
+    # Two encoders; 3 segments of one video and 1 of three others; `cut` cannot be opened; 2 of 6 videos fail.
+    pieces = {"encode:clip": StageCount(6, 6), "encode:c3d": StageCount(6, 6), "stage": StageCount(12, 12)}
+    assert report.counts == {"decode": StageCount(14, 12, 0, 2), **pieces, "publish": StageCount(6, 4, 0, 2)}
     again = extract(config())
     assert again.plan.todo.is_empty() and again.published.published == 0 and again.published.already_published == 4
+    assert again.counts == {"publish": StageCount(6, 0, 4, 2)}
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "publish", lambda *of: replace(again.published, already_published=3))
+        with pytest.raises(RowConservationError, match="publish: 6 in = 0 out"):
+            extract(config())
     assert {path: path.read_bytes() for path in Path(config().store_uri).rglob("*.tar")} == bytes_before
 
 
@@ -343,6 +357,42 @@ def test_the_running_job_catches_every_mutation(
     assert store.samples().is_empty()
     # Of a lost or doubled row the others are right, and stay; what else is wrong must not even be staged.
     assert error is RowConservationError or store.staged().is_empty()
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        ("decode", "neither came out nor failed.*decode gave out 3 and encode took in 2"),
+        ("stage", "stage: 6 in = [0-5] out"),
+        ("publish", "row conservation: 4 samples were planned, [0-3] were written"),
+    ],
+)
+def test_each_stage_that_loses_a_row_is_named_by_the_running_job(
+    ray_cluster: None, c3d_config: Config, videos: Path, monkeypatch: pytest.MonkeyPatch, stage: str, said: str
+) -> None:
+    class LosesWorkRows(Decoder):
+        def __call__(self, work: pa.Table) -> Iterator[pa.Table]:
+            yield from islice(super().__call__(work), 1, None)  # of a video's segments the first
+
+    class LosesSegments(Stager):
+        def _items(self, table: pa.Table, row: int) -> list[StagingItem]:
+            return super()._items(table, row) if row else []
+
+    dataset, write = run_module.extraction_dataset, publish_module._write_or_find_damage
+    if stage == "decode":
+        monkeypatch.setattr(run_module, "extraction_dataset", lambda work, stages: dataset(work, lossy(stages)))
+
+    def lossy(stages: Stages) -> Stages:
+        settings = {field.name: getattr(stages.decoder, field.name) for field in fields(Decoder)}
+        return replace(stages, decoder=LosesWorkRows(**settings))
+
+    if stage == "stage":
+        monkeypatch.setattr(dataset_module, "Stager", LosesSegments)
+    if stage == "publish":
+        monkeypatch.setattr(publish_module, "_write_or_find_damage", lambda task: write(task)[1:])
+    with pytest.raises((RowConservationError, RuntimeError), match=f"(?s){said}"):
+        extract(c3d_config())
+    assert FeatureStore.open(c3d_config().store_uri).samples().is_empty()
 
 
 def raise_on_dark_pictures(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
