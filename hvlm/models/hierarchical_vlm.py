@@ -14,6 +14,7 @@ from torch.nn import functional
 from hvlm.config import Config, require
 from hvlm.errors import UserError
 from hvlm.models.attention import padded
+from hvlm.models.flat import FlatPooling, FlatPoolingConfig, RowEncoder, RowEncoderConfig
 from hvlm.models.heads import AlignmentConfig, AlignmentHeads, FrameClassifier, ProjectorConfig, build_projector
 from hvlm.models.presets import PresetName, resolve_encoder
 from hvlm.models.pyramid import AttentionPyramid, PyramidConfig, PyramidLevel
@@ -25,17 +26,25 @@ class HierarchicalVLMConfig(Config):
     """The whole model. `encoder` is a preset's name or explicit sizes; `num_classes` 0 means no frame classifier.
 
     `cross_scale` adds the predictor of the cross-scale loss; `alignment.enabled` the vision-language heads (phase 3).
+    Baselines have a flat mean in the place of the pyramid, and TSN-style ones `encoder: {kind: rows}`.
     """
 
-    encoder: TemporalEncoderConfig | PresetName = "S"
+    encoder: TemporalEncoderConfig | RowEncoderConfig | PresetName = "S"
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
-    pyramid: PyramidConfig = field(default_factory=PyramidConfig)
+    pyramid: PyramidConfig | FlatPoolingConfig = field(default_factory=PyramidConfig)
     alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     cross_scale: bool = False
     num_classes: int = 0
 
     def __post_init__(self) -> None:
         require(self.num_classes >= 0, what="model.num_classes", got=self.num_classes, expected="0 or more", do="use 0")
+        require(
+            not self.cross_scale or isinstance(self.pyramid, PyramidConfig),
+            what="model.cross_scale",
+            got="true with a flat model.pyramid",
+            expected="false: without a pyramid no node has children",
+            do="leave out one of the two",
+        )
 
 
 class CrossScaleNodes(NamedTuple):
@@ -79,14 +88,14 @@ class HierarchicalVLM(nn.Module):
         super().__init__()
         self.config = config
         self.input_dims = tuple(input_dims)
-        encoder = resolve_encoder(config.encoder)
-        width = encoder.d_model
-        self.encoder = TemporalEncoder(encoder, input_dims)
+        self.encoder = _build_encoder(config.encoder, input_dims)
+        width = self.d_model = self.encoder.config.d_model
         self.projector = build_projector(config.projector, width)
-        self.pyramid = AttentionPyramid(config.pyramid, width)
-        projected = width if config.projector.kind == "identity" else config.projector.dim
+        self.pyramid = _build_pyramid(config.pyramid, width)
+        projected = self.d_projected = width if config.projector.kind == "identity" else config.projector.dim
         self.predictor = nn.Linear(projected, projected) if config.cross_scale else None
-        self.classifier = FrameClassifier(width, config.num_classes, encoder.dropout) if config.num_classes else None
+        dropout = self.encoder.config.dropout
+        self.classifier = FrameClassifier(width, config.num_classes, dropout) if config.num_classes else None
         self.alignment: AlignmentHeads | None = None
         if config.alignment.enabled:
             if d_text is None:
@@ -111,9 +120,7 @@ class HierarchicalVLM(nn.Module):
         Raises:
             UserError: the features have another width than the model.
         """
-        self._check_width(features_BTI)
-        hidden_BTD = self.encoder(features_BTI, times_BT, mask_BT)
-        levels = self.pyramid(hidden_BTD, times_BT, mask_BT)
+        hidden_BTD, levels = self.encode(features_BTI, times_BT, mask_BT)
         projected_BTZ = padded(self.projector(hidden_BTD), mask_BT)
         text_BE = None if self.alignment is None or text_BX is None else self.alignment.embed_text(text_BX)
         return Output(
@@ -126,6 +133,16 @@ class HierarchicalVLM(nn.Module):
             cross_scale=self._cross_scale(levels, projected_BTZ),
             frame_logits_BTC=None if self.classifier is None else self.classifier(hidden_BTD),
         )
+
+    def encode(self, features_BTI: Tensor, times_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, list[PyramidLevel]]:
+        """The encoder's rows (B, T, D) and the pyramid's levels, base first; arguments as of `forward`.
+
+        Raises:
+            UserError: the features have another width than the model.
+        """
+        self._check_width(features_BTI)
+        hidden_BTD: Tensor = self.encoder(features_BTI, times_BT, mask_BT)
+        return hidden_BTD, self.pyramid(hidden_BTD, times_BT, mask_BT)
 
     def embed_top(self, top_BD: Tensor) -> Tensor:
         """Pyramid nodes (B, D) → unit-norm (B, E) in the joint space, or (B, D) without alignment."""
@@ -189,3 +206,17 @@ def build_model(config: HierarchicalVLMConfig, d_in: int | Sequence[int], d_text
         do="check the store's encoders",
     )
     return HierarchicalVLM(config, input_dims, d_text)
+
+
+def _build_encoder(
+    config: TemporalEncoderConfig | RowEncoderConfig | PresetName, input_dims: Sequence[int]
+) -> TemporalEncoder | RowEncoder:
+    if isinstance(config, RowEncoderConfig):
+        return RowEncoder(config, input_dims)
+    return TemporalEncoder(resolve_encoder(config), input_dims)
+
+
+def _build_pyramid(config: PyramidConfig | FlatPoolingConfig, d_model: int) -> AttentionPyramid | FlatPooling:
+    if isinstance(config, FlatPoolingConfig):
+        return FlatPooling(config)
+    return AttentionPyramid(config, d_model)
