@@ -50,7 +50,8 @@ _SPEED = ("train/samples_per_s", "train/frames_per_s", "train/data_wait_share", 
 
 
 def _is_headline(key: str) -> bool:
-    return "recall" in key or "mcq/accuracy" in key or key.endswith(("contrast_gap", "unit_std", "effective_rank"))
+    named = "recall" in key or "hit_at_1" in key or "mcq/accuracy" in key
+    return named or key.endswith(("contrast_gap", "unit_std", "effective_rank"))
 
 
 def _listed(title: str, metrics: dict[str, float], prefix: str) -> str:

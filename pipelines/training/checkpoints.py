@@ -39,6 +39,8 @@ MODEL_FILE, TRAINER_FILE, INFO_FILE, COMPLETE_FILE = (
     "config.json",
     "complete.json",
 )
+# A baseline trains a HierarchicalVLM inside a model of its own (`hvlm.models.baselines`).
+_WITH_BACKBONE, _BACKBONE = ("supervised", "moco"), "backbone."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,14 +269,14 @@ def read_trainer_state(uri: str) -> dict[str, Any]:
 
 
 def load_model(uri: str, device: str = "cpu") -> tuple[HierarchicalVLM, CheckpointInfo]:
-    """Return the model of a checkpoint, in evaluation mode, and what it means.
+    """Return the model of a checkpoint, in evaluation mode, and what it means; of a baseline, its backbone.
 
     Raises:
         UserError: damaged, of a newer format, or its weights do not fit the architecture its config names.
     """
     info = read_info(uri)
     system = info.config.get("system", "hierarchical_vlm")  # what was written before there were several did not say it
-    if system != "hierarchical_vlm":
+    if system not in ("hierarchical_vlm", *_WITH_BACKBONE):
         raise UserError(
             what="checkpoint",
             got=f"{uri}, a training of system {system}",
@@ -283,7 +285,10 @@ def load_model(uri: str, device: str = "cpu") -> tuple[HierarchicalVLM, Checkpoi
         )
     config = build_config(HierarchicalVLMConfig, info.config["model"], origin=f"{uri}/{INFO_FILE}, model")
     model = build_model(config, info.d_in, info.d_text)
-    load_weights(model, read_model_state(uri), uri)
+    state = read_model_state(uri)
+    if system in _WITH_BACKBONE:
+        state = {name.removeprefix(_BACKBONE): each for name, each in state.items() if name.startswith(_BACKBONE)}
+    load_weights(model, state, uri)
     return model.to(device).eval(), info
 
 

@@ -93,7 +93,7 @@ class OptimizerConfig(Config):
         )
 
 
-Selection = Literal["auto", "text_to_video", "contrast_gap", "summary_mcq"]
+Selection = Literal["auto", "text_to_video", "contrast_gap", "summary_mcq", "label_hit_at_1"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +101,8 @@ class CheckpointConfig(Config):
     """When the dev split is measured and a checkpoint is written: every `every_steps`, and after the last step.
 
     `keep_last` checkpoints stay, and the best one. `best_by`: text_to_video recall_at_1, or the contrast gap of the
-    encoder's rows; auto is the former where text is trained on. HierVL has summary_mcq (auto) and text_to_video. Never
-    a raw loss: a collapsed model has the lowest.
+    encoder's rows; auto is the former where text is trained on. HierVL has summary_mcq (auto) and text_to_video, a
+    supervised baseline label_hit_at_1 (auto) and contrast_gap. Never a raw loss: a collapsed model has the lowest.
     """
 
     every_steps: int = 200
@@ -224,6 +224,16 @@ class TrainConfig(Config):
     def best_metric(self) -> Selection:
         """What "best" compares, with `auto` resolved."""
         return self.checkpoint.best_by
+
+    def check_best_by(self, *known: Selection) -> None:
+        """Raise unless "best" compares something that the system measures."""
+        require(
+            self.checkpoint.best_by in ("auto", *known),
+            what="checkpoint.best_by",
+            got=self.checkpoint.best_by,
+            expected=" or ".join(known),
+            do="choose one, or leave it out",
+        )
 
     def check_workers(self, name: str, size: int) -> None:
         """Raise unless every number of workers in the range divides a global batch of `size`, which `name` sets."""

@@ -2,6 +2,9 @@
 
 from infra.config_io import ConfigChoice
 from pipelines.store.manifest import Manifest
+from pipelines.training.baselines.config import MoCoTrainConfig, SupervisedTrainConfig
+from pipelines.training.baselines.moco import MoCoSystem, prepare_moco
+from pipelines.training.baselines.supervised import SupervisedSystem, prepare_supervised
 from pipelines.training.config import TrainConfig
 from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
 from pipelines.training.hierarchical_vlm.system import HierarchicalVLMSystem, prepare_hierarchical_vlm
@@ -16,7 +19,12 @@ DEFAULT_SYSTEM = "hierarchical_vlm"
 TRAIN_CONFIG: ConfigChoice[TrainConfig] = ConfigChoice(
     key="system",
     default=DEFAULT_SYSTEM,
-    types={"hierarchical_vlm": HierarchicalVLMTrainConfig, "hiervl": HierVLTrainConfig},
+    types={
+        "hierarchical_vlm": HierarchicalVLMTrainConfig,
+        "hiervl": HierVLTrainConfig,
+        "supervised": SupervisedTrainConfig,
+        "moco": MoCoTrainConfig,
+    },
 )
 
 
@@ -35,6 +43,10 @@ def prepare_system(config: TrainConfig, manifest: Manifest, encode: EncodeText |
         return prepare_hierarchical_vlm(config, manifest, encode)
     if isinstance(config, HierVLTrainConfig):
         return prepare_hiervl(config, manifest, encode)
+    if isinstance(config, SupervisedTrainConfig):
+        return prepare_supervised(config, manifest)
+    if isinstance(config, MoCoTrainConfig):
+        return prepare_moco(config, manifest)
     raise TypeError(f"no system trains a {type(config).__name__}")
 
 
@@ -44,4 +56,8 @@ def open_system(job: TrainJob, context: RankContext) -> System:
         return HierarchicalVLMSystem(job, job.config, context)
     if isinstance(job.config, HierVLTrainConfig):
         return HierVLSystem(job, job.config, context)
+    if isinstance(job.config, SupervisedTrainConfig):
+        return SupervisedSystem(job, job.config, context)
+    if isinstance(job.config, MoCoTrainConfig):
+        return MoCoSystem(job, job.config, context)
     raise TypeError(f"no system trains a {type(job.config).__name__}")

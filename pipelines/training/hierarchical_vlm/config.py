@@ -39,13 +39,7 @@ class HierarchicalVLMTrainConfig(TrainConfig, Config):
             expected="a training with text",
             do="set best_by: contrast_gap, or objective.text above 0",
         )
-        require(
-            self.checkpoint.best_by != "summary_mcq",
-            what="checkpoint.best_by",
-            got="summary_mcq",
-            expected="text_to_video or contrast_gap",
-            do="choose one, or leave it out",
-        )
+        self.check_best_by("text_to_video", "contrast_gap")
         self.check_workers("batching.global_batch_size", self.batching.global_batch_size)
 
     @property

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hvlm.data.batching import steps_per_epoch
+from hvlm.data.batching import BatchingConfig, steps_per_epoch
 from hvlm.data.collate import Batch
 from hvlm.losses.objective import Objective
 from hvlm.models.hierarchical_vlm import HierarchicalVLM, build_model
@@ -29,7 +29,7 @@ from pipelines.training.job import TrainJob
 from pipelines.training.step import autocast, mix_seed
 from pipelines.training.stream import FeatureReader, SampleTable
 from pipelines.training.system import Pass, Prepared, RankContext
-from pipelines.training.text import EncodeText, make_text_table, read_metas, read_text_table, texts_of_video
+from pipelines.training.text import EncodeText, TextTable, make_text_table, read_metas, read_text_table, texts_of_video
 
 
 def prepare_hierarchical_vlm(
@@ -52,7 +52,46 @@ def prepare_hierarchical_vlm(
     )
 
 
-class HierarchicalVLMSystem:
+class WholeVideoSystem:
+    """What HierarchicalVLM and the baselines on its stream share; see `System`.
+
+    Args:
+        job: what is trained.
+        context: this rank.
+        batching: of the videos.
+        texts: one of each video's goes with it; None trains without.
+    """
+
+    gradient_cycle = 1
+    partial_passes = False
+    monitor_prefix = MONITOR_PREFIX
+
+    def __init__(
+        self, job: TrainJob, context: RankContext, batching: BatchingConfig, texts: TextTable | None = None
+    ) -> None:
+        self.job, self.context, self.batching, self.texts = job, context, batching, texts
+        manifest, config = job.open_manifest(), job.config
+        self.reader, dev = (FeatureReader(SampleTable.of(manifest, s), config.stream) for s in ("train", "dev"))
+        self.dev = ValidationData(reader=dev, texts=texts, batching=batching)
+
+    def stream(self, first_step: int, num_steps: int) -> TrainStream:
+        """Return this rank's part of the global batches."""
+        plan = StreamPlan(
+            batching=self.batching,
+            seed=self.job.config.seed,
+            rank=self.context.rank,
+            world_size=self.context.world_size,
+            first_step=first_step,
+            num_steps=num_steps,
+        )
+        return TrainStream(self.reader, self.texts, plan, self.job.config.stream)
+
+    def progress(self, step: int) -> dict[str, float]:
+        """Return the epoch."""
+        return {"epoch": step / self.job.steps_per_epoch}
+
+
+class HierarchicalVLMSystem(WholeVideoSystem):
     """See `System`.
 
     Args:
@@ -60,17 +99,11 @@ class HierarchicalVLMSystem:
         context: this rank.
     """
 
-    gradient_cycle = 1
-    partial_passes = False
-    monitor_prefix = MONITOR_PREFIX
-
     def __init__(self, job: TrainJob, config: HierarchicalVLMTrainConfig, context: RankContext) -> None:
-        self.job, self.config, self.context = job, config, context
+        texts = None if job.text_uri is None else read_text_table(job.text_uri)
+        super().__init__(job, context, config.batching, texts)
+        self.config = config
         self.objective = Objective(config.objective)
-        manifest = job.open_manifest()
-        self.texts = None if job.text_uri is None else read_text_table(job.text_uri)
-        self.reader, dev = (FeatureReader(SampleTable.of(manifest, s), config.stream) for s in ("train", "dev"))
-        self.dev = ValidationData(reader=dev, texts=self.texts, batching=config.batching)
 
     def build_model(self) -> HierarchicalVLM:
         """Return the model with new weights; the parts that the objective does not reach are frozen."""
@@ -82,28 +115,12 @@ class HierarchicalVLMSystem:
         """Set the statistics of `input_norm: standard`."""
         set_input_statistics(model, self.reader)
 
-    def stream(self, first_step: int, num_steps: int) -> TrainStream:
-        """Return this rank's part of the global batches."""
-        plan = StreamPlan(
-            batching=self.config.batching,
-            seed=self.config.seed,
-            rank=self.context.rank,
-            world_size=self.context.world_size,
-            first_step=first_step,
-            num_steps=num_steps,
-        )
-        return TrainStream(self.reader, self.texts, plan, self.config.stream)
-
     def passes(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Pass]:
         """Run the one forward pass of a step."""
         with autocast(self.context.device, self.config.precision):
             result = run_step(model, self.objective, batch, seed=mix_seed(self.config.seed, step), gather=True)
         figures = {f"loss/{name}": value.detach() for name, value in result.losses.items()}
         yield Pass(result.losses["total"], figures, result.batch.mask_NT)
-
-    def progress(self, step: int) -> dict[str, float]:
-        """Return the epoch."""
-        return {"epoch": step / self.job.steps_per_epoch}
 
     def validate(self, model: nn.Module) -> dict[str, float]:
         """Return losses, collapse monitors and retrieval on the dev split."""

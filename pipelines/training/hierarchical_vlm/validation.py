@@ -8,7 +8,7 @@ Shapes: N videos of the split, E joint space.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 from hvlm.data.batching import BatchingConfig, BatchPlan, plan_evaluation
+from hvlm.data.collate import Batch
 from hvlm.losses.monitors import collapse_monitors
 from hvlm.losses.objective import Objective
 from pipelines.training.hierarchical_vlm.step import run_step
@@ -42,16 +43,21 @@ class ValidationData:
     batching: BatchingConfig
 
 
+Embeddings = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]
+"""Of the videos (N, E), of their texts (N, E), and the number of each text, for retrieval."""
+
+Measured = tuple[dict[str, float], Embeddings | None]
+"""What one batch gives: figures by their name, and embeddings where there are texts."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one batch gave: figures with their weight in videos, and embeddings for retrieval."""
+    """What one batch gave, with its weight in videos."""
 
     number: int
     num_videos: int
     figures: dict[str, float]
-    video_NE: np.ndarray[Any, Any] | None
-    text_NE: np.ndarray[Any, Any] | None
-    group_N: np.ndarray[Any, Any] | None
+    embeddings: Embeddings | None
 
 
 def validate(
@@ -63,6 +69,31 @@ def validate(
     weighted by videos: they compare only between trainings with equal `batching`. Recall is over the whole split, a
     query's right answers being all videos with an equal text.
     """
+
+    def measure(batch: Batch, number: int) -> Measured:
+        with autocast(device, precision):
+            result = run_step(model, objective, batch, seed=mix_seed(_SEED, number), gather=False)
+        figures = {f"dev/loss/{name}": float(loss) for name, loss in result.losses.items()}
+        figures |= collapse_monitors(result.output.hidden_BTD, batch.mask_BT, prefix=MONITOR_PREFIX)
+        if result.output.text_BE is None or batch.text_group_B is None:
+            return figures, None
+        video, text = (x.float().cpu().numpy() for x in (result.output.video_BE, result.output.text_BE))
+        return figures, (video, text, batch.text_group_B.cpu().numpy())
+
+    return validate_batches(model, data, device, measure)
+
+
+def validate_batches(
+    model: nn.Module, data: ValidationData, device: torch.device, measure: Callable[[Batch, int], Measured]
+) -> dict[str, float]:
+    """Return what `measure` makes of the dev split's batches; empty when it has none. All ranks must call it together.
+
+    Args:
+        model: is in evaluation mode, without gradients, while `measure` runs.
+        data: the dev split.
+        device: where the batches go.
+        measure: of a batch and its number.
+    """
     if len(data.reader.table) == 0:
         return {}
     rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -70,10 +101,11 @@ def validate(
     was_training = model.training
     model.eval()
     try:
-        mine = [
-            _measure(model, objective, data, (number, plans[number]), (device, precision))
-            for number in range(rank, len(plans), world_size)
-        ]
+        with torch.no_grad():
+            mine = [
+                _Part(number, len(plans[number].samples), *measure(_read(data, plans[number]).to(device), number))
+                for number in range(rank, len(plans), world_size)
+            ]
     finally:
         model.train(was_training)
     gathered: list[list[_Part]] = [mine]
@@ -85,27 +117,10 @@ def validate(
     return _mean_figures(parts) | _retrieval(parts)
 
 
-@torch.no_grad()
-def _measure(
-    model: nn.Module,
-    objective: Objective,
-    data: ValidationData,
-    numbered: tuple[int, BatchPlan],
-    where: tuple[torch.device, str],
-) -> _Part:
-    number, plan = numbered
-    device, precision = where
+def _read(data: ValidationData, plan: BatchPlan) -> Batch:
     keys = data.reader.table.index.keys
     rows = None if data.texts is None else [data.texts.row(keys[int(i)], 0) for i in plan.samples]
-    batch = read_batch(data.reader, plan, rows).to(device)
-    with autocast(device, precision):
-        result = run_step(model, objective, batch, seed=mix_seed(_SEED, number), gather=False)
-    figures = {f"dev/loss/{name}": float(loss) for name, loss in result.losses.items()}
-    figures |= collapse_monitors(result.output.hidden_BTD, batch.mask_BT, prefix=MONITOR_PREFIX)
-    if result.output.text_BE is None or batch.text_group_B is None:
-        return _Part(number, len(plan.samples), figures, None, None, None)
-    video, text = (x.float().cpu().numpy() for x in (result.output.video_BE, result.output.text_BE))
-    return _Part(number, len(plan.samples), figures, video, text, batch.text_group_B.cpu().numpy())
+    return read_batch(data.reader, plan, rows)
 
 
 def _mean_figures(parts: Iterable[_Part]) -> dict[str, float]:
@@ -122,9 +137,8 @@ def _mean_figures(parts: Iterable[_Part]) -> dict[str, float]:
 
 
 def _retrieval(parts: list[_Part]) -> dict[str, float]:
-    if any(part.video_NE is None for part in parts):
+    embeddings = [part.embeddings for part in parts if part.embeddings is not None]
+    if len(embeddings) < len(parts):
         return {}
-    video, text, group = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("video_NE", "text_NE", "group_N")
-    )
+    video, text, group = (np.concatenate(each) for each in zip(*embeddings, strict=True))
     return retrieval_figures("dev/video", video, text, group)

@@ -99,13 +99,7 @@ class HierVLTrainConfig(TrainConfig, Config):
             expected="a child-only training with model.start: child_only, none with scratch",
             do="set both, or neither",
         )
-        require(
-            self.checkpoint.best_by != "contrast_gap",
-            what="checkpoint.best_by",
-            got="contrast_gap",
-            expected="summary_mcq or text_to_video",
-            do="choose one, or leave it out",
-        )
+        self.check_best_by("summary_mcq", "text_to_video")
         for name in ("child_batch_size", "parent_batch_size"):
             self.check_workers(f"batching.{name}", getattr(self.batching, name))
 

@@ -78,25 +78,25 @@ def test_every_sample_counts_once_for_any_number_of_ranks(
 
 def test_weights_by_hand_and_figures_that_do_not_exist() -> None:
     parts = [
-        validation._Part(0, 3, {"dev/loss/a": 1.0, "dev/hidden/x": 4.0}, None, None, None),
-        validation._Part(1, 1, {"dev/loss/a": 5.0, "dev/hidden/x": float("nan")}, None, None, None),
+        validation._Part(0, 3, {"dev/loss/a": 1.0, "dev/hidden/x": 4.0}, None),
+        validation._Part(1, 1, {"dev/loss/a": 5.0, "dev/hidden/x": float("nan")}, None),
     ]
     assert validation._mean_figures(parts) == {"dev/loss/a": 2.0, "dev/hidden/x": 4.0}
-    bad = [validation._Part(0, 1, {"dev/loss/a": float("nan")}, None, None, None)]
+    bad = [validation._Part(0, 1, {"dev/loss/a": float("nan")}, None)]
     assert np.isnan(validation._mean_figures([*parts, *bad])["dev/loss/a"])  # a broken loss is not averaged away
     assert validation._retrieval(parts) == {}
 
 
 def test_retrieval_by_hand_with_equal_captions_and_a_video_without_text() -> None:
     video = np.eye(4, dtype=np.float32)
-    text = video[[0, 2, 1, 3]]
+    text, last = video[[0, 2, 1, 3]], np.array([7, -1])
     parts = [
-        validation._Part(0, 2, {}, video[:2], text[:2], np.array([5, 7])),
-        validation._Part(1, 2, {}, video[2:], text[2:], np.array([7, -1])),
+        validation._Part(0, 2, {}, (video[:2], text[:2], np.array([5, 7]))),
+        validation._Part(1, 2, {}, (video[2:], text[2:], last)),
     ]
     metrics = validation._retrieval(parts)
     assert metrics[RECALL] == 1.0  # text 1 finds video 2, whose caption is equal
-    parts[1].group_N[:] = [8, -1]  # type: ignore[index]
+    last[:] = [8, -1]
     assert validation._retrieval(parts)[RECALL] == pytest.approx(1 / 3)
 
 
@@ -105,7 +105,7 @@ def test_a_text_of_several_videos_is_one_candidate() -> None:
     shared = np.array([1.0, 0.0], np.float32)
     video = np.stack([shared] * 6 + [np.array([0.8, 0.6], np.float32)])
     text = np.stack([shared] * 6 + [np.array([0.0, 1.0], np.float32)])
-    metrics = validation._retrieval([validation._Part(0, 7, {}, video, text, np.array([3] * 6 + [4]))])
+    metrics = validation._retrieval([validation._Part(0, 7, {}, (video, text, np.array([3] * 6 + [4])))])
     assert metrics["dev/video/video_to_text/recall_at_5"] == 1.0
     assert metrics["dev/video/video_to_text/recall_at_1"] == pytest.approx(6 / 7)
 
