@@ -12,6 +12,9 @@ from infra.tracking import TrackingConfig
 EVALUATION = "evaluation."
 """Overrides whose key begins so are the evaluation's, all others the training's."""
 
+TRAINING = "training"
+"""The override that names another jobs.train file, e.g. of another system; the other overrides go on top of it."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*")  # a method is a folder and an MLflow tag
 _SET_BY_THE_SWEEP = {
     "": ("seed", "output_uri", "tracking", "cluster"),
@@ -26,7 +29,8 @@ class SweepConfig(Config):
     Args:
         training: the jobs.train file that every trial starts from. evaluation: of jobs.evaluate; null: none, and the
             table has the dev metrics of the trainings.
-        overrides: `{dotted.key: value}` for every trial, of the training or, after `evaluation.`, of the evaluation.
+        overrides: `{dotted.key: value}` for every trial, of the training or, after `evaluation.`, of the evaluation;
+            `training` names another file to start from.
         methods: name -> the same for the trials of one method; {} is the training as it is.
         grid: dotted key -> values; every method is multiplied by all their combinations.
         seeds: of the trainings. The evaluation's seed is its file's, so that all are measured alike.

@@ -98,7 +98,7 @@ def dev_metrics(metrics: Mapping[str, float]) -> list[dict[str, Any]]:
     rows = [
         MetricRow(name=name, ours=value, better="lower" if name.startswith(_DEV_LOSS) else "higher", headline=True)
         for name, value in sorted(metrics.items())
-        if name.startswith(_DEV_LOSS) or name.endswith(("recall_at_1", "contrast_gap", "effective_rank"))
+        if name.startswith(_DEV_LOSS) or name.endswith(("recall_at_1", "hit_at_1", "contrast_gap", "effective_rank"))
         if name.startswith("dev/")
     ]
     return plain_rows(rows)

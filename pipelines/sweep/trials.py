@@ -15,7 +15,7 @@ from infra.cluster import Bundle, reject_relative_paths_in_job
 from infra.config_io import build_config, load_yaml, set_values
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.spread import embedders
-from pipelines.sweep.config import EVALUATION, SweepConfig
+from pipelines.sweep.config import EVALUATION, TRAINING, SweepConfig
 from pipelines.training.config import TrainConfig
 from pipelines.training.registry import TRAIN_CONFIG
 from pipelines.training.trainer import scaling
@@ -50,11 +50,10 @@ def make_trials(config: SweepConfig) -> list[Trial]:
         UserError: naming the trial and the key that is unknown, wrong or cannot be shared with other trials.
     """
     reject_relative_paths_in_job({"output_uri": config.output_uri})
-    training = load_yaml(config.training)
     evaluation = None if config.evaluation is None else load_yaml(config.evaluation)
     methods = expand(config)
     return [
-        _trial(config, (method, seed), (training, evaluation), changes)
+        _trial(config, (method, seed), evaluation, changes)
         for seed in config.seeds
         for method, changes in methods.items()
     ]
@@ -123,16 +122,17 @@ def _text(value: Any) -> str:
 def _trial(
     config: SweepConfig,
     which: tuple[str, int],
-    files: tuple[dict[str, Any], dict[str, Any] | None],
+    evaluation_values: dict[str, Any] | None,
     changes: Mapping[str, Any],
 ) -> Trial:
     method, seed = which
     output_uri = storage.join(storage.absolute_uri(config.output_uri), method, f"seed-{seed}")
     place = f"trial '{method}/seed-{seed}'"
     of_training = {key: value for key, value in changes.items() if not key.startswith(EVALUATION)}
+    file = str(of_training.pop(TRAINING, config.training))
     of_training |= {"seed": seed, "output_uri": output_uri}
-    values = _changed(place, files[0], of_training)
-    training = build_config(TRAIN_CONFIG, values, origin=f"{place}, training {config.training}")
+    values = _changed(place, load_yaml(file), of_training)
+    training = build_config(TRAIN_CONFIG, values, origin=f"{place}, training {file}")
     require(
         isinstance(training.resources.num_workers, int),
         what=f"{place}, resources.num_workers",
@@ -145,9 +145,9 @@ def _trial(
         training, store_uri=storage.absolute_uri(training.store_uri), tracking=config.tracking, cluster=config.cluster
     )
     evaluation = None
-    if files[1] is not None:
+    if evaluation_values is not None:
         of_evaluation = {k.removeprefix(EVALUATION): v for k, v in changes.items() if k.startswith(EVALUATION)}
-        values = _changed(place, files[1], of_evaluation | {"checkpoint": output_uri, "run_id": None})
+        values = _changed(place, evaluation_values, of_evaluation | {"checkpoint": output_uri, "run_id": None})
         evaluation = build_config(EvaluateConfig, values, origin=f"{place}, evaluation {config.evaluation}")
         evaluation = _shareable(place, evaluation, config)
     return Trial(method=method, seed=seed, training=training, evaluation=evaluation)

@@ -87,6 +87,21 @@ def test_overrides_of_one_method_leave_the_others_alone(tmp_path: Path) -> None:
     assert widths == [64, 16] and sizes["d_ff"] == 16
 
 
+def test_a_method_may_start_from_another_file(tmp_path: Path) -> None:
+    """Another system has other sections; what all share still goes on top."""
+    config = sweep(
+        tmp_path,
+        overrides={"epochs": 3, "store_uri": "/other"},
+        methods={"full": {}, "moco": {"training": "jobs/configs/train_moco_demo.yaml", "moco.queue_size": 16}},
+    )
+    full, moco = (trial.training for trial in make_trials(config))
+    assert (full.system, moco.system) == ("hierarchical_vlm", "moco")
+    assert full.epochs == moco.epochs == 3 and full.store_uri == moco.store_uri == "/other"
+    assert moco.moco.queue_size == 16  # type: ignore[attr-defined]
+    with pytest.raises(UserError, match=r"none\.yaml"):
+        make_trials(sweep(tmp_path, methods={"lost": {"training": "none.yaml"}}))
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
