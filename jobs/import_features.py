@@ -30,6 +30,8 @@ def run(config: ImportConfig) -> int:
     if published.incomplete:
         print(f"incomplete {published.incomplete}: transient failures; the next run tries them again")
     print(f"zero rows  {report.num_zero_rows}, kept as they are")
+    if report.num_new_texts is not None:
+        print(f"texts      {report.num_new_texts} new")
     for line in _findings(report, config.max_listed):
         print(line)
     if not published.published and not published.tombstoned and not snapshot.relabelled:

@@ -33,6 +33,7 @@ class FeatureFormat(Config):
         dim: D.
         stride_s, clip_s, offset_s: row i covers [offset_s + i * stride_s, ... + clip_s) seconds.
         fps: frame rate that the extractor read, if it is known.
+        text_extractor: the text encoder in words, where text features come with the arrays (`text_features_uri`).
     """
 
     encoder: str
@@ -42,6 +43,7 @@ class FeatureFormat(Config):
     clip_s: float
     offset_s: float
     fps: float | None = None
+    text_extractor: str | None = None
 
     def __post_init__(self) -> None:
         good = re.fullmatch(r"[a-z][a-z0-9_]*", self.encoder) is not None
@@ -66,6 +68,7 @@ class ImportConfig(Config):
     Args:
         features_uri: folder or glob of .npy/.npz files, or one .h5/.hdf5 file.
         annotations_uri: ActivityNet JSON, or null.
+        text_features_uri: .npz with the vectors of captions and summaries (`pipelines.store.text_features`), or null.
         npz_key: which array of an .npz file; null when each holds one.
         video_id: "stem" = file name without extension; "path" = path below the folder. Datasets of an HDF5 file: last
             part or whole name; with "stem", the only dataset of a group is named by its group ("v_x/c3d_features" is
@@ -78,11 +81,21 @@ class ImportConfig(Config):
     features_uri: str
     format: FeatureFormat
     annotations_uri: str | None = None
+    text_features_uri: str | None = None
     npz_key: str | None = None
     video_id: Literal["stem", "path"] = "stem"
     replace_source: bool = False
     publish: PublishConfig = field(default_factory=PublishConfig)
     max_listed: int = 10
+
+    def __post_init__(self) -> None:
+        require(
+            (self.text_features_uri is None) == (self.format.text_extractor is None),
+            what="text_features_uri",
+            got=f"{self.text_features_uri} with format.text_extractor {self.format.text_extractor}",
+            expected="both, or neither",
+            do="say in format.text_extractor which encoder made the text features",
+        )
 
 
 class FeatureReader:

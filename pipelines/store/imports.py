@@ -25,6 +25,7 @@ from pipelines.store.shards import cut_segments
 from pipelines.store.snapshot import PROBE_COLUMNS, SnapshotSummary, apply_snapshot, diff_listing
 from pipelines.store.sources import SourceListing
 from pipelines.store.staging import StagingItem, sweep_orphans, write_staging_tar
+from pipelines.store.text_features import TextFeatures, add_text_features, read_text_features
 from pipelines.store.upkeep.maintenance import tidy_tables
 
 _STAGING_TAR_BYTES = 64 * 2**20
@@ -39,6 +40,7 @@ class ImportReport:
 
     Args:
         num_zero_rows: all-zero rows of the arrays that this run imported (they are kept).
+        num_new_texts: text features that the store did not have; None where none were given.
         failures: failure rows of this run; rejected: entries that are no video (e.g. two files of one id).
         reconciliation: ids without annotation, annotations without features; annotation_problems: cut or dropped rows.
         cut: annotated segments that end beyond their video.
@@ -48,6 +50,7 @@ class ImportReport:
     snapshot: SnapshotSummary
     published: PublishSummary
     num_zero_rows: int
+    num_new_texts: int | None
     failures: list[dict[str, Any]]
     rejected: list[dict[str, Any]]
     reconciliation: Reconciliation | None
@@ -60,18 +63,22 @@ def import_features(config: ImportConfig) -> ImportReport:
     """Bring the store up to date with the feature files; run again, it reads only what changed.
 
     Raises:
-        UserError: source or annotations wrong, the store follows another source, or every array has another dimension
-            than the config says.
+        UserError: source, annotations or text features wrong, the store follows another source, or every array has
+            another dimension than the config says.
         StoreIsHeld, LeaseLost: another job writes into the store, or has taken it over.
     """
     reader = FeatureReader(config)
     listing = reader.listing()
+    texts = None if config.text_features_uri is None else read_text_features(config.text_features_uri)
     store = FeatureStore.open(config.store_uri, create=True)
     with store.writing("jobs.import_features"):
-        return _import(config, reader, listing, store)
+        return _import(config, (reader, listing, texts), store)
 
 
-def _import(config: ImportConfig, reader: "FeatureReader", listing: SourceListing, store: FeatureStore) -> ImportReport:
+def _import(
+    config: ImportConfig, given: tuple[FeatureReader, SourceListing, TextFeatures | None], store: FeatureStore
+) -> ImportReport:
+    reader, listing, texts = given
     claim_source(store, "features", config.features_uri, config.replace_source)
     sweep_orphans(store)
     tidy_tables(store)
@@ -87,11 +94,14 @@ def _import(config: ImportConfig, reader: "FeatureReader", listing: SourceListin
         for items in _batches(importer.items(plan.todo.iter_rows(named=True))):
             store.commit_staged(write_staging_tar(store.uri, run_id, items))
     store.commit_failures(importer.failures)
+    # Before the features are published: nobody then sees a column whose texts are not there yet.
+    num_new_texts = None if texts is None else add_text_features(store.uri, importer.column.fingerprint, texts)
     published = publish(store, config.publish, {config.format.encoder: importer.column})
     return ImportReport(
         snapshot=snapshot,
         published=published,
         num_zero_rows=importer.num_zero_rows,
+        num_new_texts=num_new_texts,
         failures=[row | row["failure"] for row in identified if row["failure"]] + importer.failures,
         rejected=listing.rejected,
         reconciliation=listing.reconciliation,
@@ -102,8 +112,13 @@ def _import(config: ImportConfig, reader: "FeatureReader", listing: SourceListin
 
 
 def encoder_column(described: FeatureFormat) -> EncoderColumn:
-    """Return the store column of imported features: another stride, extractor or dimension is another fingerprint."""
+    """Return the store column of imported features: another stride, extractor or dimension is another fingerprint.
+
+    So is another text encoder; without one the fingerprint is that of stores from before there were any.
+    """
     values = {name: value for name, value in asdict(described).items() if name != "encoder"}
+    if described.text_extractor is None:
+        del values["text_extractor"]
     identity = {"kind": "import", "dtype": "float16"} | values
     return EncoderColumn(fingerprint=fingerprint(identity), dim=described.dim, identity=identity)
 

@@ -38,14 +38,23 @@ class StreamConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedTextConfig(Config):
+    """Text features that jobs.import_features brought along. `extractor`: as its format.text_extractor says."""
+
+    kind: Literal["imported"] = "imported"
+    extractor: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextConfig(Config):
     """Where the texts of the alignment come from.
 
     A video's texts are its summary, else its captions, else every template with each of its labels. An epoch uses one
-    of them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them.
+    of them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them. Or the
+    text features that were imported with a column.
     """
 
-    encoder: ClipConfig | None = None
+    encoder: ClipConfig | ImportedTextConfig | None = None
     templates: tuple[str, ...] = ("a video of {label}", "a video of a person doing {label}")
 
     def __post_init__(self) -> None:

@@ -1,9 +1,9 @@
 """Text features of a data set: made once at the start, kept in the store, read by every worker.
 
 A video's texts are its summary, else its captions, else every template with each of its labels. They are encoded by the
-text tower of the CLIP model whose image tower made a column of the store; another model's text would lie in another
-space, so that is an error. The file is named after the encoder's fingerprint and a hash of all texts, so equal inputs
-find it again and other ones never do.
+text tower of the CLIP model whose image tower made a column of the store, or looked up among the text features that
+were imported with a column; another model's text would lie in another space, so that is an error. The file is named
+after the column's fingerprint and a hash of all texts, so equal inputs find it again and other ones never do.
 
 Shapes: N texts, X width of the text features.
 """
@@ -26,7 +26,8 @@ from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.fingerprint import canonical_json
 from pipelines.store.manifest import Manifest, read_sample
-from pipelines.training.config import WITHOUT_TEXT, TextConfig
+from pipelines.store.text_features import read_text_features, store_text_uri
+from pipelines.training.config import WITHOUT_TEXT, ImportedTextConfig, TextConfig
 
 EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -94,7 +95,7 @@ def make_text_table(
     Raises:
         UserError: no text tower of this store, or no video has a text.
     """
-    clip, fingerprint = text_encoder_of(manifest, config)
+    seed, fingerprint, load = _text_source(manifest, config)
     pairs = sorted({pair for each in texts.values() for pair in each})
     if not pairs:
         raise UserError(
@@ -104,11 +105,10 @@ def make_text_table(
             do=f"add annotations to the source, or {WITHOUT_TEXT}",
         )
     mapping = sorted((key, list(each)) for key, each in texts.items())
-    digest = hashlib.sha256(canonical_json([clip.seed, mapping]).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json([seed, mapping]).encode()).hexdigest()
     uri = storage.join(manifest.store_uri, "text", f"{fingerprint[:8]}-{digest[:32]}.npz")
     if not storage.exists(uri):
-        encode = encode or load_text_encoder(clip, _device()).encode_text
-        storage.atomic_write(uri, _table_bytes(pairs, mapping, encode))
+        storage.atomic_write(uri, _table_bytes(pairs, mapping, encode or load()))
     return uri
 
 
@@ -121,15 +121,47 @@ def read_text_table(uri: str) -> TextTable:
     return TextTable(features, group, dict(zip(keys, ids, strict=True)))
 
 
+def _text_source(manifest: Manifest, config: TextConfig) -> tuple[int, str, Callable[[], EncodeText]]:
+    """The seed of the text tower's weights, the fingerprint of its column, and what loads it."""
+    if isinstance(config.encoder, ImportedTextConfig):
+        fingerprint = imported_text_of(manifest, config.encoder)
+        uri = store_text_uri(manifest.store_uri, fingerprint)
+        return 0, fingerprint, lambda: read_text_features(uri).encode
+    clip, fingerprint = text_encoder_of(manifest, config)
+    return clip.seed, fingerprint, lambda: load_text_encoder(clip, _device()).encode_text
+
+
+def imported_text_of(manifest: Manifest, encoder: ImportedTextConfig) -> str:
+    """Return the fingerprint of the column with which text features of this extractor were imported.
+
+    Raises:
+        UserError: no column came with them.
+    """
+    found = {name: manifest.encoder_column(name).identity.get("text_extractor") for name in manifest.encoders}
+    for name, extractor in found.items():
+        if extractor == encoder.extractor:
+            return manifest.encoders[name]
+    there = "; ".join(f"{name}: {extractor}" for name, extractor in found.items() if extractor)
+    raise UserError(
+        what="text.encoder",
+        got=f"imported text features of '{encoder.extractor}'",
+        expected=f"those that this store has ({there or 'no column came with text features'})",
+        do="copy format.text_extractor of the import, or import with these text features",
+    )
+
+
 def text_encoder_of(manifest: Manifest, config: TextConfig) -> tuple[ClipConfig, str]:
     """Return the CLIP model of the texts and the fingerprint of the store's column that its image tower made.
 
     Raises:
-        UserError: no column of the store was made by this model with these weights.
+        UserError: no column of the store was made by this model with these weights, or the texts are imported ones.
     """
-    if config.encoder is None:
+    if not isinstance(config.encoder, ClipConfig):
         raise UserError(
-            what="text.encoder", got="none", expected="a CLIP encoder", do="copy it from the extraction's config"
+            what="text.encoder",
+            got="none" if config.encoder is None else "imported text features, which cannot encode new texts",
+            expected="a CLIP encoder",
+            do="copy it from the extraction's config",
         )
     mine = _tower(describe_clip(config.encoder).identity)
     towers = {name: _find_tower(manifest.encoder_column(name).identity) for name in manifest.encoders}

@@ -7,7 +7,7 @@ from hvlm.config import Config, require
 from hvlm.data.hierarchy import ParentSamplingConfig
 from hvlm.encoders.config import ClipConfig
 from hvlm.models.hiervl import HierVLConfig, PresetName, with_preset
-from pipelines.training.config import Selection, TrainConfig
+from pipelines.training.config import ImportedTextConfig, Selection, TrainConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,10 @@ class LevelBatchingConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HierVLTextConfig(Config):
-    """`encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes all texts."""
+    """`encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes all texts. Or the
+    text features that were imported with a column."""
 
-    encoder: ClipConfig
+    encoder: ClipConfig | ImportedTextConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

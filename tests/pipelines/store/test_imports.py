@@ -10,6 +10,7 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.feature_files import FeatureFormat, ImportConfig
 from pipelines.store.imports import encoder_column, import_features
 from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.store.text_features import read_text_features, store_text_uri
 from pipelines.store.upkeep.verify import verify_store
 
 FORMAT = {"encoder": "i3d", "extractor": "I3D RGB", "dim": 4, "stride_s": 0.64, "clip_s": 0.64, "offset_s": 0.5}
@@ -175,3 +176,41 @@ def test_another_source_is_refused_before_it_takes_the_first_ones_videos_down(fo
     assert len(samples(config(other))) == 6
     report = import_features(dataclasses.replace(config(other), replace_source=True))
     assert (report.snapshot.renamed, report.snapshot.tombstoned) == (6, 0)
+
+
+def with_texts(folder, extractor="words", **vectors):
+    path = folder.parent / "texts.npz"
+    np.savez(path, texts=np.array(list(vectors)), features=np.array(list(vectors.values()), np.float32))
+    return dataclasses.replace(config(folder, text_extractor=extractor), text_features_uri=str(path))
+
+
+def test_text_features_come_with_their_column_and_never_change_there(folder):
+    wanted = with_texts(folder, a=[1, 2], b=[3, 4])
+    assert import_features(wanted).num_new_texts == 2
+    manifest = open_manifest(wanted.store_uri)
+    assert manifest.encoder_column("i3d").identity["text_extractor"] == "words"
+    kept = read_text_features(store_text_uri(wanted.store_uri, manifest.encoders["i3d"]))
+    assert kept.encode(["b", "a"]).tolist() == [[3, 4], [1, 2]]
+    report = import_features(with_texts(folder, b=[3, 4], c=[5, 6]))
+    assert (report.num_new_texts, report.published.published) == (1, 0)
+    with pytest.raises(UserError, match="other vectors"):
+        import_features(with_texts(folder, a=[9, 9]))
+    other = import_features(with_texts(folder, "other words", a=[9, 9]))
+    assert other.published.published == 6  # another text encoder, another column
+    found = open_manifest(wanted.store_uri)
+    assert found.encoders["i3d"] != manifest.encoders["i3d"]
+    assert read_text_features(store_text_uri(wanted.store_uri, found.encoders["i3d"])).encode(["a"]).tolist() == [
+        [9, 9]
+    ]
+
+
+def test_a_column_without_text_features_has_the_fingerprint_that_it_always_had():
+    column = encoder_column(FeatureFormat(**FORMAT))
+    assert "text_extractor" not in column.identity
+    assert column.fingerprint != encoder_column(FeatureFormat(**FORMAT, text_extractor="words")).fingerprint
+
+
+def test_text_features_and_their_extractor_belong_together(folder):
+    for changes in ({"text_features_uri": "t.npz"}, {"format": FeatureFormat(**FORMAT, text_extractor="words")}):
+        with pytest.raises(UserError, match=r"text_features_uri.*both, or neither"):
+            dataclasses.replace(config(folder), **changes)

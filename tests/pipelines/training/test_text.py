@@ -7,8 +7,9 @@ import pytest
 
 from hvlm.data.samples import SampleMeta
 from hvlm.errors import UserError
-from pipelines.store.manifest import open_manifest
-from pipelines.training.config import TextConfig
+from pipelines.store.manifest import Manifest, open_manifest
+from pipelines.store.text_features import TextFeatures, add_text_features
+from pipelines.training.config import ImportedTextConfig, TextConfig
 from pipelines.training.text import make_text_table, read_metas, read_text_table, text_encoder_of, texts_of_video
 from tests.pipelines.training.world import CLIP, DIMS, encode_text, make_store, silent
 
@@ -136,3 +137,47 @@ def test_the_real_text_tower_fills_the_table(store: str) -> None:
     assert table.features_NX.dtype == np.float32 and np.isfinite(table.features_NX).all()
     assert table.dim not in DIMS.values()  # the tiny model's own width: not the stand-in's
     assert len(np.unique(table.features_NX.round(6), axis=0)) == len(table.features_NX)
+
+
+IMPORTED = TextConfig(encoder=ImportedTextConfig(extractor="words"))
+
+
+@pytest.fixture
+def imported(store: str, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    """The store as if its column c3d had come with text features of the extractor `words`."""
+    manifest = open_manifest(store)
+    column = manifest.encoder_column("c3d")
+    came_with = replace(column, identity={"kind": "import", "text_extractor": "words"})
+    own = Manifest.encoder_column
+    monkeypatch.setattr(Manifest, "encoder_column", lambda m, name: came_with if name == "c3d" else own(m, name))
+    return manifest
+
+
+def test_imported_text_features_fill_the_table_as_a_text_tower_does(imported: Manifest) -> None:
+    texts = texts_of(read_metas(imported, ("dev",)))
+    with pytest.raises(UserError, match="text features"):
+        make_text_table(imported, IMPORTED, texts, None)
+    every = sorted({text for each in texts.values() for text, _ in each})
+    vectors = np.random.default_rng(0).normal(size=(len(every), 5)).astype(np.float32)
+    given = TextFeatures(tuple(every[1:]), vectors[1:])
+    add_text_features(imported.store_uri, imported.encoders["c3d"], given)
+    with pytest.raises(UserError, match=f"none for 1 of {len(every)} texts"):
+        make_text_table(imported, IMPORTED, texts, None)
+    add_text_features(imported.store_uri, imported.encoders["c3d"], TextFeatures(tuple(every), vectors))
+    uri = make_text_table(imported, IMPORTED, texts, None)
+    table = read_text_table(uri)
+    assert table.dim == 5 and make_text_table(imported, CONFIG, texts, encode_text) != uri
+    for key, pairs in texts.items():
+        for choice, (text, _) in enumerate(pairs):
+            np.testing.assert_array_equal(table.row(key, choice).features_X, vectors[every.index(text)])
+
+
+def test_text_features_of_another_encoder_are_refused(imported: Manifest, store: str) -> None:
+    texts = texts_of(read_metas(imported, ("dev",)))
+    other = TextConfig(encoder=ImportedTextConfig(extractor="other words"))
+    with pytest.raises(UserError, match=r"text\.encoder.*'other words'.*c3d: words"):
+        make_text_table(imported, other, texts, encode_text)
+    with pytest.raises(UserError, match="no column came with text features"):
+        make_text_table(open_manifest(store, ["clip"]), IMPORTED, texts, encode_text)
+    with pytest.raises(UserError, match="imported text features, which cannot encode new texts"):
+        text_encoder_of(imported, IMPORTED)

@@ -5,6 +5,7 @@ import pytest
 
 from hvlm.errors import UserError
 from infra.config_io import build_config, dump_config, load_config
+from pipelines.training.config import ImportedTextConfig
 from pipelines.training.hiervl.config import HierVLTrainConfig
 from pipelines.training.registry import TRAIN_CONFIG
 
@@ -55,3 +56,10 @@ def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_config(TRAIN_CONFIG, BASE | change, origin="x.yaml")
+
+
+def test_texts_are_of_a_clip_model_or_imported() -> None:
+    imported = BASE | {"text": {"encoder": {"kind": "imported", "extractor": "words"}}}
+    config = build_config(TRAIN_CONFIG, imported, origin="x")
+    assert isinstance(config, HierVLTrainConfig) and config.text.encoder == ImportedTextConfig(extractor="words")
+    assert build_config(TRAIN_CONFIG, dump_config(config), origin="dump") == config
