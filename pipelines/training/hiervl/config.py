@@ -16,12 +16,14 @@ class LevelBatchingConfig(Config):
 
     `child_batch_size`: captions with their clips. `parent_batch_size`: videos with a summary; it is the number of the
     parent level's negatives, so keep it at 32 or more where the data allow it. `window`: samples that are shuffled
-    together, as in HierarchicalVLM's batching.
+    together, as in HierarchicalVLM's batching. `scene_bin_s`: every caption brings another one of the same video and
+    the same bin of so many seconds, drawn anew each time, as a hard negative: a child batch then has twice the rows.
     """
 
     child_batch_size: int = 64
     parent_batch_size: int = 32
     window: int = 4096
+    scene_bin_s: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("child_batch_size", "parent_batch_size"):
@@ -34,6 +36,13 @@ class LevelBatchingConfig(Config):
                 do=f"raise {name}",
             )
         require(self.window >= 1, what="batching.window", got=self.window, expected="1 or more", do="e.g. 4096")
+        require(
+            self.scene_bin_s is None or self.scene_bin_s > 0,
+            what="batching.scene_bin_s",
+            got=self.scene_bin_s,
+            expected="above 0 seconds",
+            do="set e.g. 60.0, or leave it out",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +110,13 @@ class HierVLTrainConfig(TrainConfig, Config):
             do="set both, or neither",
         )
         self.check_best_by("summary_mcq", "text_to_video")
+        require(
+            self.batching.scene_bin_s is None or not self.model.summaries_as_captions,
+            what="batching.scene_bin_s",
+            got=f"{self.batching.scene_bin_s} with summaries as captions",
+            expected="none: a summary has no time of its own",
+            do="leave it out",
+        )
         for name in ("child_batch_size", "parent_batch_size"):
             self.check_workers(f"batching.{name}", getattr(self.batching, name))
 

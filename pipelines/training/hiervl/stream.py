@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from hvlm.data.batching import BatchingConfig, EpochPlan, SampleIndex, plan_epoch, rank_part
+from hvlm.data.hierarchy import SceneBins, sample_generator
 from hvlm.models.hiervl import Level, ScheduleConfig
 from pipelines.training.hiervl.config import LevelBatchingConfig
 from pipelines.training.hiervl.samples import ChildPart, ChildSample, Draw, LevelReader, ParentPart, map_tensors
@@ -97,6 +98,8 @@ class LevelStream(IterableDataset[LevelBatches]):
         self._reader, self._plan = reader, plan
         self._child: Sequence[ChildSample] = reader.child_samples(with_summaries=plan.summaries_as_captions)
         self._parent: Sequence[int] = reader.parent_samples()
+        bin_s = plan.batching.scene_bin_s
+        self._scenes = None if bin_s is None else _scenes(reader, self._child, bin_s)
 
     def __iter__(self) -> Iterator[LevelBatches]:
         plan = self._plan
@@ -128,6 +131,29 @@ class LevelStream(IterableDataset[LevelBatches]):
     ) -> ChildPart | ParentPart:
         chosen, epoch = plan.part(number, self._plan.rank, self._plan.world_size)
         draw = Draw(plan.seed, epoch)
-        if level == "child":
-            return self._reader.child([self._child[i] for i in chosen], draw, pool)
-        return self._reader.parent([self._parent[i] for i in chosen], draw, pool)
+        if level == "parent":
+            return self._reader.parent([self._parent[i] for i in chosen], draw, pool)
+        samples = [self._child[i] for i in chosen]
+        if self._scenes is None:
+            return self._reader.child(samples, draw, pool)
+        extras = [self._neighbour(self._scenes, i, draw) for i in chosen]
+        part = self._reader.child([*samples, *(b or a for a, b in zip(samples, extras, strict=True))], draw, pool)
+        # All ranks must have equally many rows, so a caption that is alone brings padding: no frame of it is real.
+        part.batch.frame_mask_BT[[len(samples) + i for i, extra in enumerate(extras) if extra is None]] = False
+        return part
+
+    def _neighbour(self, scenes: SceneBins, number: int, draw: Draw) -> ChildSample | None:
+        """Another caption of the scene of caption `number`; None where it is alone."""
+        video, caption = self._child[number]
+        rng = sample_generator(draw.seed, draw.epoch, f"scene:{self._reader.keys[video]}#{caption}")
+        drawn = scenes.draw(number, rng)
+        return None if drawn is None else self._child[drawn]
+
+
+def _scenes(reader: LevelReader, samples: Sequence[ChildSample], bin_s: float) -> SceneBins:
+    """A caption belongs to the bin in which the middle of its clip lies: there its narrator spoke."""
+    keys = [reader.keys[sample.video] for sample in samples]
+    spans_s = [
+        reader.levels.videos[key].captions[sample.caption].span_s for key, sample in zip(keys, samples, strict=True)
+    ]
+    return SceneBins(keys, [(start + end) / 2 for start, end in spans_s], bin_s)

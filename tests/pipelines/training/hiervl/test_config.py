@@ -47,6 +47,8 @@ def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
         ({"checkpoint": {"best_by": "contrast_gap"}}, r"checkpoint\.best_by: got contrast_gap"),
         ({"batching": {"child_batch_size": 1}}, r"batching\.child_batch_size: got 1"),
         ({"batching": {"window": 0}}, r"batching\.window: got 0"),
+        ({"batching": {"scene_bin_s": 0.0}}, r"batching\.scene_bin_s: got 0\.0"),
+        ({"batching": {"scene_bin_s": 60.0}, "preset": "wo_hier"}, r"batching\.scene_bin_s: .*summaries as captions"),
         (
             {"batching": {"parent_batch_size": 9}, "resources": {"num_workers": 2}},
             r"batching\.parent_batch_size: got 9",

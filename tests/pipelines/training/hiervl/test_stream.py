@@ -8,6 +8,7 @@ import torch
 
 from hvlm.models.hiervl import HierVLConfig, ScheduleConfig
 from pipelines.training.config import StreamConfig
+from pipelines.training.hiervl.config import LevelBatchingConfig
 from pipelines.training.hiervl.samples import ParentPart
 from pipelines.training.hiervl.stream import LevelBatches, LevelPlan, LevelStream
 from pipelines.training.hiervl.system import HierVLSystem
@@ -100,3 +101,43 @@ def test_reading_ahead_and_with_threads_changes_nothing(job: TrainJob, config: S
     found = list(Prefetcher(system_of(other).stream(0, 7), config, pin=False))
     assert [flat(step) for step in found] == [flat(step) for step in read(job)[:7]]
     assert found[0].to(torch.device("cpu")).num_bad_rows == 0
+
+
+def test_scenes_bring_another_caption_of_the_same_video_and_bin(make_job: MakeJob) -> None:
+    job = make_job(
+        "scenes", epochs=20, batching=LevelBatchingConfig(child_batch_size=8, parent_batch_size=4, scene_bin_s=5.0)
+    )
+    plain = read(make_job("plain", epochs=20))
+    levels = system_of(job).train.levels
+    neighbours: dict[str, set[str]] = {}
+    alone = 0
+    for step, other in zip(read(job), plain, strict=True):
+        part = step.parts[0]
+        if isinstance(part, ParentPart):
+            assert flat(step) == flat(other)
+            continue
+        assert part.keys[:8] == other.parts[0].keys and part.batch.clip_BTI.shape[0] == part.verbs_BA.shape[0] == 16
+        for own, extra, real in zip(part.keys[:8], part.keys[8:], part.batch.frame_mask_BT[8:].any(1), strict=True):
+            (video, caption), (its_video, its_caption) = (name.split("#") for name in (own, extra))
+            spans = [levels.videos[video].captions[int(number)].span_s for number in (caption, its_caption)]
+            bins = {int(sum(span_s) / 2 // 5.0) for span_s in spans}
+            middles = [sum(each.span_s) / 2 // 5.0 for each in levels.videos[video].captions]
+            assert video == its_video and len(bins) == 1
+            assert (own != extra) == bool(real) == (middles.count(middles[int(caption)]) > 1)
+            alone += not real
+            if real:
+                neighbours.setdefault(own, set()).add(extra)
+    assert alone > 0 and max(len(each) for each in neighbours.values()) > 1  # drawn anew each time
+
+
+def test_a_caption_that_is_alone_in_its_scene_changes_no_loss(make_job: MakeJob) -> None:
+    """Bins of a millisecond: every neighbour is padding, and the loss is that of a batch without neighbours."""
+    losses = []
+    for name, bin_s in (("without", None), ("alone", 0.001), ("together", 60.0)):
+        batching = LevelBatchingConfig(child_batch_size=8, parent_batch_size=4, scene_bin_s=bin_s)
+        system = system_of(make_job(name, epochs=20, batching=batching))
+        torch.manual_seed(0)
+        model = system.build_model()
+        (result,) = system.passes(model, next(iter(system.stream(0, 1))), 0)
+        losses.append(float(result.total.detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6) and losses[2] > losses[0] + 0.1
