@@ -30,7 +30,8 @@ class SweepConfig(Config):
         training: the jobs.train file that every trial starts from. evaluation: of jobs.evaluate; null: none, and the
             table has the dev metrics of the trainings.
         overrides: `{dotted.key: value}` for every trial, of the training or, after `evaluation.`, of the evaluation;
-            `training` names another file to start from.
+            `training` names another file to start from. In a text `{seed}` stands for the trial's seed, here and in
+            methods and grid.
         methods: name -> the same for the trials of one method; {} is the training as it is.
         grid: dotted key -> values; every method is multiplied by all their combinations.
         seeds: of the trainings. The evaluation's seed is its file's, so that all are measured alike.

@@ -126,6 +126,7 @@ def _trial(
     changes: Mapping[str, Any],
 ) -> Trial:
     method, seed = which
+    changes = {key: _of_seed(value, seed) for key, value in changes.items()}
     output_uri = storage.join(storage.absolute_uri(config.output_uri), method, f"seed-{seed}")
     place = f"trial '{method}/seed-{seed}'"
     of_training = {key: value for key, value in changes.items() if not key.startswith(EVALUATION)}
@@ -151,6 +152,10 @@ def _trial(
         evaluation = build_config(EvaluateConfig, values, origin=f"{place}, evaluation {config.evaluation}")
         evaluation = _shareable(place, evaluation, config)
     return Trial(method=method, seed=seed, training=training, evaluation=evaluation)
+
+
+def _of_seed(value: Any, seed: int) -> Any:
+    return value.replace("{seed}", str(seed)) if isinstance(value, str) else value
 
 
 def _shareable(place: str, evaluation: EvaluateConfig, config: SweepConfig) -> EvaluateConfig:

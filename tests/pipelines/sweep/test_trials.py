@@ -179,3 +179,20 @@ def test_every_trial_of_the_examples_can_be_built(name: str) -> None:
     plain = [replace(trial.training, seed=0, output_uri="o") for trial in found[: len(config.methods)]]
     kinds = {repr((training, replace(t.evaluation, checkpoint="c"))) for training, t in zip(plain, found, strict=False)}  # type: ignore[type-var]
     assert len(kinds) == len(config.methods), "two methods that are the same"
+
+
+def test_a_text_may_name_the_trials_seed(tmp_path: Path) -> None:
+    found = make_trials(
+        sweep(
+            tmp_path,
+            seeds=[0, 3],
+            overrides={"store_uri": f"{tmp_path}/world-{{seed}}/store"},
+            methods={"full": {}, "other": {"store_uri": f"{tmp_path}/other-{{seed}}", "evaluation.which": "latest"}},
+        )
+    )
+    assert [(trial.name, Path(trial.training.store_uri).relative_to(tmp_path).as_posix()) for trial in found] == [
+        ("full/seed-0", "world-0/store"),
+        ("other/seed-0", "other-0"),
+        ("full/seed-3", "world-3/store"),
+        ("other/seed-3", "other-3"),
+    ]
