@@ -19,7 +19,7 @@ export RAY_USAGE_STATS_ENABLED ?= 0
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 
-.PHONY: help setup demo test lint types house unit integration smoke bench clean
+.PHONY: help setup demo test lint types house unit integration smoke science bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile
@@ -78,6 +78,9 @@ smoke: setup ## the demo on a few videos
 
 test: lint types smoke ## everything that must be green; pytest's summary comes last
 	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
+
+science: setup ## HierVL on planted worlds: 5 seeds of every method, and the gates
+	@$(BIN)/python -m jobs.science --config jobs/configs/science.yaml
 
 bench: setup ## speed tables and their JSON files
 	@for file in tests/bench/bench_*.py; do

@@ -1,0 +1,73 @@
+"""The planted world of every seed as a store: written as files and imported by the path of any other features.
+
+Beside it stands its control, the same world with the summaries of the training videos shuffled among them.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from hvlm.data.splits import SplitConfig
+from hvlm.errors import UserError
+from hvlm.synthetic.planted_controls import permute_summaries
+from hvlm.synthetic.planted_files import ANNOTATIONS_FILE, CLIP_S, FEATURES_FILE, TEXTS_FILE, write_planted
+from hvlm.synthetic.planted_hierarchy import PlantedHierarchy, PlantedHierarchyConfig, PlantedVideos, planted_hierarchy
+from infra import storage
+from pipelines.store.feature_files import FeatureFormat, ImportConfig
+from pipelines.store.imports import import_features
+from pipelines.store.publish import PublishConfig
+
+ENCODER = "planted"
+TEXT_EXTRACTOR = "planted words, one-hot"
+WORLDS: Mapping[str, Callable[[PlantedVideos, int], PlantedVideos] | None] = {
+    "planted": None,
+    "permuted": permute_summaries,
+}
+"""Name -> what is done to the training videos; dev and test videos stay as they are."""
+_RECORD = "world.json"
+
+
+def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig) -> str:
+    """Make the store of one world in `root / {name}-{seed} / store`, unless it is there; return its URI.
+
+    Raises:
+        UserError: another world is there.
+    """
+    folder = root / f"{name}-{seed}"
+    store_uri, record = str(folder / "store"), folder / _RECORD
+    content = json.dumps({"name": name, "seed": seed, "world": asdict(config)}, sort_keys=True, indent=1)
+    if record.is_file():
+        if record.read_text(encoding="utf-8") != content:
+            raise UserError(
+                what=f"{record}", got="another world", expected="this one", do="name a new output_path, or delete it"
+            )
+        return store_uri
+    write_planted(folder / "files", _changed(planted_hierarchy(seed, config), name, seed))
+    import_features(_import_config(folder / "files", store_uri, config.dim))
+    storage.atomic_write(str(record), content.encode())
+    return store_uri
+
+
+def _changed(world: PlantedHierarchy, name: str, seed: int) -> PlantedHierarchy:
+    change = WORLDS[name]
+    return world if change is None else replace(world, train=change(world.train, seed))
+
+
+def _import_config(files: Path, store_uri: str, dim: int) -> ImportConfig:
+    return ImportConfig(
+        store_uri=store_uri,
+        features_uri=str(files / FEATURES_FILE),
+        annotations_uri=str(files / ANNOTATIONS_FILE),
+        text_features_uri=str(files / TEXTS_FILE),
+        format=FeatureFormat(
+            encoder=ENCODER,
+            extractor="planted hierarchy",
+            dim=dim,
+            stride_s=CLIP_S,
+            clip_s=CLIP_S,
+            offset_s=0.0,
+            text_extractor=TEXT_EXTRACTOR,
+        ),
+        publish=PublishConfig(splits=SplitConfig(val_fraction=0.0, dev_fraction=0.0)),
+    )
