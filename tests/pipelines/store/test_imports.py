@@ -181,7 +181,8 @@ def test_another_source_is_refused_before_it_takes_the_first_ones_videos_down(fo
 def with_texts(folder, extractor="words", **vectors):
     path = folder.parent / "texts.npz"
     np.savez(path, texts=np.array(list(vectors)), features=np.array(list(vectors.values()), np.float32))
-    return dataclasses.replace(config(folder, text_extractor=extractor), text_features_uri=str(path))
+    described = FeatureFormat(**FORMAT, text_extractor=extractor)
+    return dataclasses.replace(config(folder), format=described, text_features_uri=str(path))
 
 
 def test_text_features_come_with_their_column_and_never_change_there(folder):
