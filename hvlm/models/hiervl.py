@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hvlm.config import Config, require
 from hvlm.errors import UserError
@@ -68,6 +67,7 @@ class ScheduleConfig(Config):
 class HierVLConfig(Config):
     """The model and the method of its training. `dim`: width E of the joint space.
 
+    `text_hidden`: null for the published ReLU → Linear on the text vectors; a width for Linear → GELU → Linear.
     `summaries_as_captions`: summaries join the child level's captions, each with a short clip from inside its part of
     the video (the flat baseline). `start` "child_only": the weights of a finished child-only run.
     """
@@ -75,6 +75,7 @@ class HierVLConfig(Config):
     clip: ClipEncoderConfig = field(default_factory=ClipEncoderConfig)
     aggregator: AggregatorConfig = field(default_factory=AggregatorConfig)
     dim: int = 256
+    text_hidden: int | None = None
     ego_nce: EgoNCEConfig = field(default_factory=EgoNCEConfig)
     terms: ParentTermsConfig = field(default_factory=ParentTermsConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -83,6 +84,13 @@ class HierVLConfig(Config):
 
     def __post_init__(self) -> None:
         require(self.dim >= 2, what="model.dim", got=self.dim, expected="2 or more", do="e.g. dim: 256")
+        require(
+            self.text_hidden is None or self.text_hidden >= 1,
+            what="model.text_hidden",
+            got=self.text_hidden,
+            expected="null, or a width of 1 or more",
+            do="e.g. text_hidden: 64",
+        )
         require(
             self.schedule.kind != "child" or self.aggregator.kind == "average",
             what="aggregator.kind",
@@ -182,20 +190,24 @@ class TextEncoder(Protocol):
 
 
 class FrozenTextEncoder(nn.Module):
-    """ReLU → Linear on the vectors of a frozen text tower.
+    """ReLU → Linear on the vectors of a frozen text tower, or Linear → GELU → Linear.
 
     Args:
         d_text: width X of the vectors.
         dim: width E.
+        hidden: width inside of the second; None: the first.
     """
 
-    def __init__(self, d_text: int, dim: int) -> None:
+    def __init__(self, d_text: int, dim: int, hidden: int | None = None) -> None:
         super().__init__()
-        self.project = nn.Linear(d_text, dim)
+        if hidden is None:
+            self.project = nn.Sequential(nn.ReLU(), nn.Linear(d_text, dim))
+        else:
+            self.project = nn.Sequential(nn.Linear(d_text, hidden), nn.GELU(), nn.Linear(hidden, dim))
 
     def forward(self, text_BX: Tensor) -> Tensor:
         """(B, X) of any float type → (B, E)."""
-        projected_BE: Tensor = self.project(functional.relu(text_BX.float()))
+        projected_BE: Tensor = self.project(text_BX.float())
         return projected_BE
 
 
@@ -277,6 +289,6 @@ def build_hiervl(config: HierVLConfig, d_in: int, d_text: int) -> HierVL:
         require(value >= 1, what=name, got=value, expected="1 or more", do="check the store's encoders")
     return HierVL(
         build_clip_encoder(config.clip, d_in, config.dim),
-        FrozenTextEncoder(d_text, config.dim),
+        FrozenTextEncoder(d_text, config.dim, config.text_hidden),
         build_aggregator(config.aggregator, config.dim),
     )

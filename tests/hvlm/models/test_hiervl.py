@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -105,7 +107,20 @@ def test_the_frozen_text_vector_goes_through_relu_and_one_linear_layer():
     encode = FrozenTextEncoder(3, 2)
     assert sum(p.numel() for p in encode.parameters()) == 3 * 2 + 2
     x = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float16)
-    torch.testing.assert_close(encode(x), encode.project(torch.tensor([[1.0, 0.0, 3.0]])))
+    torch.testing.assert_close(encode(x), encode.project[-1](torch.tensor([[1.0, 0.0, 3.0]])))
+
+
+def test_with_a_width_inside_the_text_vector_goes_through_two_layers():
+    encode = FrozenTextEncoder(3, 2, hidden=5)
+    assert sum(p.numel() for p in encode.parameters()) == (3 * 5 + 5) + (5 * 2 + 2)
+    x = torch.tensor([[1.0, -2.0, 3.0]], dtype=torch.float16)
+    assert not torch.allclose(encode(x), encode(x.relu()))  # what is negative counts
+    assert build_hiervl(replace(SMALL, text_hidden=5), d_in=4, d_text=3).text_encoder.project[0].out_features == 5
+
+
+def test_a_text_width_below_1_is_refused():
+    with pytest.raises(UserError, match="text_hidden"):
+        HierVLConfig(text_hidden=0)
 
 
 class PixelEncoder(nn.Module):
