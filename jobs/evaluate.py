@@ -11,6 +11,7 @@ from infra.tracking import ui_command
 from jobs.entry import run_job
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.metric_table import text_table
+from pipelines.evaluation.registry import EVALUATE_CONFIG
 from pipelines.evaluation.run import EvaluationOutcome, evaluate
 
 
@@ -36,4 +37,4 @@ def evaluation_report(outcome: EvaluationOutcome) -> str:
 
 
 if __name__ == "__main__":
-    run_job("evaluate", __doc__, EvaluateConfig, job)
+    run_job("evaluate", __doc__, EVALUATE_CONFIG, job)

@@ -13,22 +13,10 @@ from numpy.typing import NDArray
 
 from hvlm.metrics.classification import ClassificationResult, class_separation, evaluate_classification, knn_scores
 from hvlm.metrics.linear_probe import Kind, LinearProbe, ProbeConfig, choose_probe, fit_linear_probe
-from pipelines.evaluation.labels import label_matrix, vocabulary
-from pipelines.evaluation.metric_table import Absent, GroupResult, MetricRow, rows_of
-from pipelines.evaluation.records import KINDS, VideoRecord
+from pipelines.evaluation.metric_table import KINDS, Absent, GroupResult, MetricRow, rows_of
+from pipelines.evaluation.parts import LabelledVideo, Parts
 
 CHANCE_DRAWS = 20
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The videos a probe is fitted on, chosen on and reported on. `dev_note` says where dev came from."""
-
-    train: list[VideoRecord]
-    dev: list[VideoRecord]
-    report: list[VideoRecord]
-    split: str
-    dev_note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +33,7 @@ class Task:
         return self.truth[part] if self.kind == "one_vs_rest" else self.truth[part].argmax(axis=1)
 
 
-def classification_group(parts: Parts, config: ProbeConfig, *, knn_k: int, seed: int) -> GroupResult:
+def classification_group(parts: Parts[LabelledVideo], config: ProbeConfig, *, knn_k: int, seed: int) -> GroupResult:
     """Return the classification metrics of one split; `details` holds class names, per-class AP and the label probe's
     scores.
     """
@@ -64,7 +52,7 @@ def classification_group(parts: Parts, config: ProbeConfig, *, knn_k: int, seed:
     return GroupResult(rows, absent, details)
 
 
-def _labels_task(parts: Parts) -> Task | str:
+def _labels_task(parts: Parts[LabelledVideo]) -> Task | str:
     named = {"train": parts.train, "dev": parts.dev, "report": parts.report}
     for part, records in named.items():
         if not any(record.annotations for record in records):
@@ -75,7 +63,7 @@ def _labels_task(parts: Parts) -> Task | str:
     )
 
 
-def _activity_task(parts: Parts) -> Task | str:
+def _activity_task(parts: Parts[LabelledVideo]) -> Task | str:
     """The activity that annotations name, else the order of the labels, where that is a label worth learning.
 
     Videos without an activity would be left out of one part and not of another, so all must have one.
@@ -97,19 +85,33 @@ def _activity_task(parts: Parts) -> Task | str:
     return Task("activity", classes, "multinomial", truth)
 
 
-def activity_of(record: VideoRecord) -> str | None:
+def vocabulary(records: Sequence[LabelledVideo]) -> list[str]:
+    """Return the annotated labels, sorted: position = class number."""
+    return sorted({str(item["label"]) for record in records for item in record.annotations})
+
+
+def label_matrix(records: Sequence[LabelledVideo], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Return (N, C) bool: which labels each video carries."""
+    number = {name: i for i, name in enumerate(names)}
+    matrix = np.zeros((len(records), len(names)), dtype=bool)
+    for row, record in enumerate(records):
+        matrix[row, [number[str(item["label"])] for item in record.annotations]] = True
+    return matrix
+
+
+def activity_of(record: LabelledVideo) -> str | None:
     """Return the activity that the source list names for a video, else its labels in their order of time."""
     return record.activity or ", then ".join(order_of(record)) or None
 
 
-def order_of(record: VideoRecord) -> list[str]:
+def order_of(record: LabelledVideo) -> list[str]:
     """Return the labels by start time, repetitions of the one before left out."""
     ordered = sorted(record.annotations, key=lambda item: (item["segment"][0], item["segment"][1], item["label"]))
     labels = [str(item["label"]) for item in ordered]
     return [label for i, label in enumerate(labels) if i == 0 or label != labels[i - 1]]
 
 
-def _evaluate_task(task: Task, parts: Parts, config: ProbeConfig, knn_k: int) -> dict[str, Any]:
+def _evaluate_task(task: Task, parts: Parts[LabelledVideo], config: ProbeConfig, knn_k: int) -> dict[str, Any]:
     found: dict[str, Any] = {
         "probe": {},
         "knn": {},
@@ -151,7 +153,7 @@ def _choose(
     return choose_probe(fit, dev_score, config.l2_grid)
 
 
-def _rows(task: Task, parts: Parts, found: dict[str, Any], chance: dict[str, float]) -> list[MetricRow]:
+def _rows(task: Task, parts: Parts[LabelledVideo], found: dict[str, Any], chance: dict[str, float]) -> list[MetricRow]:
     note = f"fitted on {len(parts.train)} train videos, penalty chosen on {parts.dev_note}"
     rows = []
     for method in ("probe", "knn"):
@@ -185,5 +187,5 @@ def _chance(truth_NC: NDArray[np.bool_], seed: int) -> dict[str, float]:
     }
 
 
-def _videos(records: Sequence[VideoRecord], kind: str) -> NDArray[np.float64]:
+def _videos(records: Sequence[LabelledVideo], kind: str) -> NDArray[np.float64]:
     return np.stack([record.kinds[kind].video_D for record in records]).astype(np.float64)

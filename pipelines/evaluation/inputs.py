@@ -1,15 +1,13 @@
-"""From the config to what is evaluated: checkpoint, run, pinned manifest, text tower; checked against each other."""
+"""From the config to what is evaluated: checkpoint, run and pinned manifest; checked against each other."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import polars as pl
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
-from hvlm.encoders.config import ClipConfig
 from hvlm.errors import UserError
 from infra import storage
 from infra.config_io import build_config
@@ -18,11 +16,12 @@ from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.run_layout import evaluation_folder
 from pipelines.store.manifest import Manifest, open_manifest
 from pipelines.store.spans import file_part
-from pipelines.training.checkpoints import Checkpoint, CheckpointInfo, find_checkpoint, load_model
-from pipelines.training.config import TextConfig
-from pipelines.training.text import text_encoder_of
+from pipelines.training.checkpoints import Checkpoint, CheckpointInfo, find_checkpoint, read_info
+from pipelines.training.registry import DEFAULT_SYSTEM
 
 logger = logging.getLogger(__name__)
+
+_SEEN = {"train": "not held out: the model was trained on this split", "dev": "not held out: dev chose the checkpoint"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,6 @@ class EvaluationInputs:
     Args:
         checkpoint, info: the model and what its weights mean.
         manifest: the samples.
-        clip: the text tower's config and the store's column of the same model; None with `no_text` saying why.
         num_excluded: videos of another store that were left out because the training read them; None on its own store.
         tracking: where the run is. run_id: the training's MLflow run; None when it is not there.
     """
@@ -40,8 +38,6 @@ class EvaluationInputs:
     checkpoint: Checkpoint
     info: CheckpointInfo
     manifest: Manifest
-    clip: tuple[ClipConfig, str] | None
-    no_text: str
     num_excluded: int | None
     tracking: TrackingConfig
     run_id: str | None
@@ -61,41 +57,49 @@ class EvaluationInputs:
         """Folder of the files, in the training's output and in the run."""
         return evaluation_folder(self.checkpoint.step, self.mark)
 
-    @property
-    def raw_retrieval_is_chance(self) -> bool:
-        """Whether the CLIP weights are random, so that its texts and images were never brought together."""
-        return self.clip is not None and self.clip[0].pretrained == "random"
+    def seen(self, split: str) -> str:
+        """Return why figures of a split are not of held-out videos; empty where they are."""
+        return "" if self.mark else _SEEN.get(split, "")  # of another store, nothing reported was seen
 
-    @property
-    def aligned(self) -> bool:
-        """Whether the model has text heads."""
-        return bool(self.info.config["model"]["alignment"]["enabled"])
+    def column_of(self, fingerprint: str) -> str:
+        """Return the name of the store's column with a fingerprint."""
+        return next(name for name, known in self.manifest.encoders.items() if known == fingerprint)
 
 
 def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
     """Return the checked inputs.
 
     Raises:
-        UserError: no such run or checkpoint, weights of another architecture, another encoder or width in the store, no
-        sample in a split (that the training has not read), or a text tower of another store.
+        UserError: no such run or checkpoint, one of another system, another encoder or width in the store, or no sample
+            in a split (that the training has not read).
     """
     checkpoint = find_checkpoint(_checkpoint_uri(config), config.which)
-    _, info = load_model(checkpoint.uri)  # refuses weights that do not fit before anything is read or started
+    info = read_info(checkpoint.uri)
+    _check_system(config, info, checkpoint.uri)
     tracking = config.tracking or _tracking_of(info)
     manifest, num_excluded = _open_manifest(config, info)
     _check_widths(manifest, info)
     _check_splits(manifest, config.splits)
-    clip, no_text = _find_clip(config, info, manifest)
     return EvaluationInputs(
         checkpoint=checkpoint,
         info=info,
         manifest=manifest,
-        clip=clip,
-        no_text=no_text,
         num_excluded=num_excluded,
         tracking=tracking,
         run_id=_known_run(tracking, info.run_id),
     )
+
+
+def _check_system(config: EvaluateConfig, info: CheckpointInfo, uri: str) -> None:
+    # What was written before there were several systems does not say it.
+    trained = info.config.get("system", DEFAULT_SYSTEM)
+    if trained != config.system:
+        raise UserError(
+            what="system",
+            got=f"{config.system}, but {uri} is a training of {trained}",
+            expected=f"system: {trained}",
+            do="set it, and leave out the keys that only the other system has",
+        )
 
 
 def _checkpoint_uri(config: EvaluateConfig) -> str:
@@ -216,25 +220,3 @@ def _check_splits(manifest: Manifest, splits: tuple[str, ...]) -> None:
                 expected=f"one of {counts}",
                 do="set splits to one of these, or publish with another split fraction",
             )
-
-
-def _find_clip(
-    config: EvaluateConfig, info: CheckpointInfo, manifest: Manifest
-) -> tuple[tuple[ClipConfig, str] | None, str]:
-    text = dict(info.config.get("text") or {})
-    aligned = bool(info.config["model"]["alignment"]["enabled"])
-    trained = build_config(TextConfig, text, origin="the checkpoint's text").encoder
-    encoder = trained if aligned or config.text_encoder is None else config.text_encoder
-    if encoder is None:
-        return None, "neither the training nor text_encoder names the store's CLIP model, so texts cannot be encoded"
-    try:
-        clip, fingerprint = text_encoder_of(manifest, TextConfig(encoder=encoder))
-    except UserError as error:
-        if aligned:
-            raise
-        return None, str(error)
-    return (clip, _column(manifest.encoders, fingerprint)), ""
-
-
-def _column(encoders: Mapping[str, Any], fingerprint: str) -> str:
-    return next(name for name, known in encoders.items() if known == fingerprint)

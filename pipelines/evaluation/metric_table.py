@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pipelines.evaluation.records import OURS, RAW
+OURS, RAW = "ours", "raw"
+KINDS = (OURS, RAW)
 
 Better = Literal["higher", "lower", "neither"]
 _ROUNDING = 1e-9
@@ -23,6 +24,7 @@ class MetricRow:
         count, unit: what the mean is over, e.g. 40 videos.
         better: which direction is better; `neither` for figures that only explain others.
         headline: shown in the short table.
+        group: the section of the report that it stands in.
         held_out: whether neither the model nor its checkpoint was learnt or chosen on these videos.
     """
 
@@ -35,6 +37,7 @@ class MetricRow:
     unit: str = "videos"
     better: Better = "higher"
     headline: bool = False
+    group: str = ""
     held_out: bool = True
     note: str = ""
 
@@ -108,16 +111,6 @@ def beats_raw(row: MetricRow) -> bool | None:
     return all(sign * row.ours > sign * rival + _ROUNDING for rival in rivals)
 
 
-def group_of(name: str) -> str:
-    """Return the group that a metric belongs to: consistency, classification, localisation or retrieval."""
-    parts = name.split("/")
-    if "localisation" in parts:
-        return "localisation"
-    if "text_to_video" in parts or "video_to_text" in parts:
-        return "retrieval"
-    return "classification" if parts[1] == "video" else "consistency"
-
-
 def format_value(value: float | None) -> str:
     """Return a cell as text, a dash for a missing one."""
     if value is None or not math.isfinite(value):
@@ -144,12 +137,12 @@ def text_table(rows: Sequence[MetricRow]) -> str:
 
 
 def plain_rows(rows: Iterable[MetricRow]) -> list[dict[str, Any]]:
-    """Return rows as JSON-able mappings with their group and whether ours beats raw; NaN becomes null."""
+    """Return rows as JSON-able mappings with whether ours beats raw; NaN becomes null."""
     return [
         {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in asdict(row).items()
         }
-        | {"group": group_of(row.name), "beats_raw": beats_raw(row)}
+        | {"beats_raw": beats_raw(row)}
         for row in rows
     ]

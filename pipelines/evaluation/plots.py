@@ -9,12 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from hvlm.metrics.classification import unit_rows
-from hvlm.metrics.proposals import VideoSegments
-from pipelines.evaluation.records import KINDS, OURS, RAW, VideoRecord
+from pipelines.evaluation.metric_table import OURS, RAW
 
 # Inches of 72 px: nearly the width of a phone, so that text of 8 px stays readable there.
 WIDTH = 6.2
@@ -137,20 +135,24 @@ def recall_svg(ranks: Mapping[str, NDArray[np.int64]], num_candidates: int, titl
     return done[0]
 
 
-def map_svg(records: Sequence[VideoRecord], names: Sequence[str]) -> str | None:
-    """Return a map of video embeddings, ours beside raw, coloured by `names`; None below 3 videos.
+def map_svg(panels: Mapping[str, NDArray[np.floating]], names: Sequence[str], salt: str = "map") -> str:
+    """Return a map of samples, coloured by `names`.
 
     The ten most frequent names have a colour of their own, the others are grey.
+
+    Args:
+        panels: title -> (N, 2) a place for each sample; they stand side by side.
+        names: of each sample.
+        salt: tells several maps on a page apart.
     """
-    if len(records) < 3:
-        return None
     ranked = sorted(set(names), key=lambda name: (-names.count(name), name))
     colour = dict(zip(ranked, PALETTE, strict=False))
-    with svg_figure(WIDTH, 4.4, "map") as (figure, done):
-        for axes, kind in zip(figure.subplots(1, 2), KINDS, strict=True):
-            points, share = principal_components(np.stack([record.kinds[kind].video_D for record in records]))
+    with svg_figure(WIDTH, 4.4, salt) as (figure, done):
+        for axes, (title, points) in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+        ):
             axes.scatter(points[:, 0], points[:, 1], s=18, c=[colour.get(name, GREY) for name in names])
-            axes.set_title(f"{kind} ({share:.0%} of the variance)")
+            axes.set_title(title)
             axes.set_xticks([])
             axes.set_yticks([])
         shown = ranked[: len(PALETTE)]
@@ -174,45 +176,6 @@ def principal_components(rows_ND: NDArray[np.floating]) -> tuple[NDArray[np.floa
     points[:, : min(2, len(singular))] = (left * singular)[:, :2]
     total = float(np.sum(singular**2))
     return points, float(np.sum(singular[:2] ** 2)) / total if total > 0 else 1.0
-
-
-Bar = tuple[str, float, float, float]  # label, start_s, end_s, opacity
-
-
-def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classes: Sequence[str]) -> str:
-    """Return truth, ours and raw of one video over time.
-
-    As many of the best predictions as there are true segments, plus two; the fainter, the lower the score.
-    """
-    lanes: dict[str, list[Bar]] = {
-        "truth": [(str(a["label"]), float(a["segment"][0]), float(a["segment"][1]), 1.0) for a in record.annotations]
-    }
-    lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
-    labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
-    colour = {label: PALETTE[i] if i < len(PALETTE) else GREY for i, label in enumerate(labels)}
-    with svg_figure(WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
-        axes = figure.subplots()
-        for place, (name, bars) in enumerate(lanes.items()):
-            # Predictions overlap, so each has a strip of its own; true segments share one.
-            thickness = 0.7 if name == "truth" else 0.7 / max(1, len(bars))
-            for depth, (label, start_s, end_s, opacity) in enumerate(bars):
-                y = place if name == "truth" else place - 0.35 + (depth + 0.5) * thickness
-                axes.barh(y, end_s - start_s, thickness, left=start_s, color=colour[label], alpha=opacity)
-        axes.set_yticks(range(len(lanes)), list(lanes))
-        axes.invert_yaxis()
-        axes.set_xlim(0, record.duration_s)
-        axes.set_xlabel("seconds")
-        handles: list[Any] = [Patch(color=colour[label], label=short_label(label, 30)) for label in labels]
-        figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=3)
-    return done[0]
-
-
-def _best_bars(found: VideoSegments, classes: Sequence[str], limit: int) -> list[Bar]:
-    best = list(zip(found.label_N, found.span_N2, found.score_N, strict=True))[:limit]
-    top = max((float(score) for _, _, score in best), default=1.0)
-    return [
-        (classes[int(c)], float(span[0]), float(span[1]), 0.25 + 0.75 * float(score) / top) for c, span, score in best
-    ]
 
 
 def legend_columns(names: Iterable[str]) -> int:

@@ -5,26 +5,52 @@ are right answers. video_to_text: every video is a query, the distinct texts are
 Shapes: Q queries, N candidates, E width of a space.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.retrieval import RetrievalResult, best_ranks, chance_retrieval, summarise_ranks
-from pipelines.evaluation.metric_table import Absent, GroupResult, MetricRow
-from pipelines.evaluation.records import KINDS, VideoRecord
+from pipelines.evaluation.metric_table import KINDS, Absent, GroupResult, MetricRow
 
 # A block of similarities stays below 2,048 x candidates, whatever the number of queries.
 _QUERY_BLOCK = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpace:
+    """Video-side embeddings that are compared with text: one for the video, one per caption span; not normalised."""
+
+    video_E: NDArray[np.float32]
+    captions_PE: NDArray[np.float32]
+
+
+class ToldVideo(Protocol):
+    """What retrieval knows of a video."""
+
+    @property
+    def summary(self) -> str | None: ...
+
+    @property
+    def captions(self) -> list[dict[str, Any]]:
+        """Each with its `text`."""
+        ...
+
+    @property
+    def spaces(self) -> Mapping[str, TextSpace]:
+        """By kind; a kind without text is missing."""
+        ...
+
 
 TextFeatures = dict[str, dict[str, NDArray[np.float32]]]
 """`{kind: {text: features}}`: every text in the space of a kind."""
 
 
 def retrieval_group(
-    records: Sequence[VideoRecord], split: str, texts: TextFeatures, absent_kinds: dict[str, str]
+    records: Sequence[ToldVideo], split: str, texts: TextFeatures, absent_kinds: dict[str, str]
 ) -> GroupResult:
     """Return retrieval metrics of one split.
 
@@ -77,7 +103,27 @@ def ranks_of(
     return np.concatenate(blocks)
 
 
-def all_texts(records: Sequence[VideoRecord]) -> list[str]:
+def rank_columns(records: Sequence[ToldVideo], details: Mapping[str, Any]) -> list[dict[str, int | None]]:
+    """Return `{kind}.{direction}_rank` of each video as a query of its level; None for a video without a summary.
+
+    Args:
+        records: of the group.
+        details: of its result.
+    """
+    columns: list[dict[str, int | None]] = [{} for _ in records]
+    with_text = [i for i, record in enumerate(records) if record.summary and record.summary.strip()]
+    for name, ranks in details.get("ranks", {}).items():
+        level, direction, kind = name.split("/")
+        if level != "video":
+            continue
+        for row in columns:
+            row[f"{kind}.{direction}_rank"] = None
+        for i, rank in zip(with_text, ranks, strict=True):
+            columns[i][f"{kind}.{direction}_rank"] = int(rank)
+    return columns
+
+
+def all_texts(records: Sequence[ToldVideo]) -> list[str]:
     """Return every summary and caption once, sorted."""
     return sorted({text for level in ("video", "clip") for text in _texts(records, level)})
 
@@ -86,14 +132,14 @@ def _source(level: str) -> str:
     return "summaries" if level == "video" else "captions"
 
 
-def _texts(records: Sequence[VideoRecord], level: str) -> list[str]:
+def _texts(records: Sequence[ToldVideo], level: str) -> list[str]:
     """Equal after stripping = one group: any video of the group is a right answer."""
     if level == "video":
         return [record.summary.strip() for record in records if record.summary and record.summary.strip()]
     return [str(caption["text"]).strip() for record in records for caption in record.captions]
 
 
-def _videos(records: Sequence[VideoRecord], level: str, kind: str) -> NDArray[np.float32]:
+def _videos(records: Sequence[ToldVideo], level: str, kind: str) -> NDArray[np.float32]:
     if level == "video":
         return np.stack(
             [record.spaces[kind].video_E for record in records if record.summary and record.summary.strip()]

@@ -3,17 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import ray
 
 from hvlm.config import Config, require
-from hvlm.encoders.config import ClipConfig
-from hvlm.metrics.linear_probe import LinearProbe
-from hvlm.metrics.proposals import ProposalConfig
 from infra.cluster import Bundle, total_resources
-from pipelines.evaluation.embedding import Embedder, EmbedSetup
-from pipelines.evaluation.records import Floats32, LocalisedVideo, VideoRecord
 
 _CPUS_PER_ACTOR = 2  # of the cluster, where the number of actors is left open
 
@@ -86,41 +81,46 @@ def check_conservation(expected: Iterable[str], found: Iterable[str], stage: str
         raise ConservationError(f"{stage}: {counts}, e.g. '{first}'")
 
 
-class EmbedderPool:
-    """Ray actors that each hold the model. Use as a context manager: the actors end with it."""
+class ActorPool:
+    """Ray actors that each hold the model. Use as a context manager: the actors end with it.
 
-    def __init__(self, setup: EmbedSetup, resources: EvaluateResources) -> None:
+    Args:
+        actor_class: made with `setup` on each actor; its methods that `map` calls take rows and return keyed results.
+        setup: what an actor needs to start on any machine.
+        resources: how many actors, and what each asks for.
+    """
+
+    def __init__(self, actor_class: type[Any], setup: object, resources: EvaluateResources) -> None:
         wanted = embedders(resources)
         # A task of an actor that died runs again on its restart: results are pure functions of their rows.
         actor = ray.remote(
             num_cpus=wanted.each["CPU"], num_gpus=wanted.each["GPU"], max_restarts=3, max_task_retries=3
-        )(Embedder)
+        )(actor_class)
         self._actors = [actor.remote(setup) for _ in range(wanted.num)]
         self._videos_per_task = resources.videos_per_task
 
-    def __enter__(self) -> "EmbedderPool":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         for actor in self._actors:
             ray.kill(actor)
 
-    def embed(self, rows: Sequence[Mapping[str, Any]]) -> list[VideoRecord]:
-        """Return the record of every manifest row, in their order."""
-        return self._map(rows, lambda actor, part: actor.embed.remote(part), "embed")
+    def call(self, method: str, *arguments: object) -> Any:
+        """Return what a method gives on one actor."""
+        return _result(getattr(self._actors[0], method).remote(*arguments))
 
-    def localise(
-        self, rows: Sequence[Mapping[str, Any]], probes: Mapping[str, LinearProbe], proposals: ProposalConfig
-    ) -> list[LocalisedVideo]:
-        """Return the proposals of every manifest row, in their order."""
-        shared = ray.put(dict(probes))
-        return self._map(rows, lambda actor, part: actor.localise.remote(part, shared, proposals), "localise")
+    def map(self, rows: Sequence[Mapping[str, Any]], method: str, *shared: object) -> list[Any]:
+        """Return what a method gives for every manifest row, in their order.
 
-    def encode_texts(self, texts: Sequence[str], config: ClipConfig) -> dict[str, Floats32]:
-        """Return (N, E) features of texts in each space; one actor does it."""
-        return dict(_result(self._actors[0].encode_texts.remote(list(texts), config)))
+        Args:
+            rows: of the manifest; a method gets some of them at once.
+            method: of the actor.
+            shared: further arguments; large ones once through `ray.put`.
 
-    def _map(self, rows: Sequence[Mapping[str, Any]], call: Any, stage: str) -> list[Any]:
+        Raises:
+            ConservationError: a row was lost or came back twice.
+        """
         by_length = sorted(
             rows, key=lambda row: -float(row["duration_s"])
         )  # long videos first: no long tail at the end
@@ -132,11 +132,11 @@ class EmbedderPool:
         while waiting or running:
             while waiting and idle:
                 actor = idle.pop()
-                running[call(actor, waiting.pop())] = actor
+                running[getattr(actor, method).remote(waiting.pop(), *shared)] = actor
             done, _ = ray.wait(list(running), num_returns=1)
             idle.append(running.pop(done[0]))
             results += _result(done[0])
-        check_conservation((str(row["key"]) for row in rows), (result.key for result in results), stage)
+        check_conservation((str(row["key"]) for row in rows), (result.key for result in results), method)
         return in_order_of(rows, results)
 
 

@@ -10,8 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from hvlm.metrics.comparison import Difference, SeedSpread, paired_bootstrap, seed_spread
-from pipelines.evaluation.metric_table import Better
-from pipelines.evaluation.records import OURS, RAW
+from pipelines.evaluation.metric_table import OURS, RAW, Better
 from pipelines.reporting.config import ReportConfig
 from pipelines.reporting.methods import Method
 from pipelines.reporting.runs import EvaluatedRun

@@ -64,7 +64,7 @@ def _settings(run: EvaluatedRun, config: ReportConfig) -> dict[str, str]:
     return (
         kept
         | ({"training data (manifest)": data[:12]} if data else {})
-        | {"evaluation: video_embedding": str(run.document["video_embedding"])}
+        | ({"evaluation: video_embedding": str(read)} if (read := run.document.get("video_embedding")) else {})
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from hvlm.metrics.retrieval import KS
-from pipelines.evaluation.records import KINDS
+from pipelines.evaluation.metric_table import KINDS
 
 DIRECTIONS = ("text_to_video", "video_to_text")
 

@@ -7,8 +7,8 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from pipelines.evaluation.metric_table import OURS, RAW
 from pipelines.evaluation.plots import bars_svg, recall_svg, short_label
-from pipelines.evaluation.records import OURS, RAW
 from pipelines.reporting.comparison import MetricComparison
 from pipelines.reporting.figures import MAX_POINTS, Bar, differences_svg, methods_svg, run_curves_svg
 from pipelines.reporting.methods import Method

@@ -14,6 +14,7 @@ from infra import storage
 from infra.cluster import Bundle, reject_relative_paths_in_job
 from infra.config_io import build_config, load_yaml, set_values
 from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.registry import EVALUATE_CONFIG
 from pipelines.evaluation.spread import embedders
 from pipelines.sweep.config import EVALUATION, TRAINING, SweepConfig
 from pipelines.training.config import TrainConfig
@@ -149,7 +150,7 @@ def _trial(
     if evaluation_values is not None:
         of_evaluation = {k.removeprefix(EVALUATION): v for k, v in changes.items() if k.startswith(EVALUATION)}
         values = _changed(place, evaluation_values, of_evaluation | {"checkpoint": output_uri, "run_id": None})
-        evaluation = build_config(EvaluateConfig, values, origin=f"{place}, evaluation {config.evaluation}")
+        evaluation = build_config(EVALUATE_CONFIG, values, origin=f"{place}, evaluation {config.evaluation}")
         evaluation = _shareable(place, evaluation, config)
     return Trial(method=method, seed=seed, training=training, evaluation=evaluation)
 

@@ -9,7 +9,7 @@ import pytest
 
 from infra.config_io import load_config
 from jobs.demo import demo_commands, verdict
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.registry import EVALUATE_CONFIG
 from pipelines.extraction.config import ExtractConfig
 from pipelines.training.registry import TRAIN_CONFIG
 
@@ -22,7 +22,7 @@ def test_every_command_is_one_that_its_job_accepts() -> None:
         "jobs.train",
         "jobs.evaluate",
     ]
-    for command, config_type in ((extract, ExtractConfig), (train, TRAIN_CONFIG), (evaluate, EvaluateConfig)):
+    for command, config_type in ((extract, ExtractConfig), (train, TRAIN_CONFIG), (evaluate, EVALUATE_CONFIG)):
         load_config(config_type, command[4], command[5:])
 
 

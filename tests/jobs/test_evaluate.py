@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 from mlflow.exceptions import MlflowException
@@ -15,7 +16,7 @@ from jobs import evaluate
 from jobs.entry import guarded
 from jobs.evaluate import evaluation_report
 from pipelines.evaluation import run
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.metric_table import MetricRow
 from pipelines.evaluation.run import EvaluationOutcome
 from tests.pipelines.evaluation.planted_store import make_checkpoint, make_store
@@ -57,8 +58,8 @@ def config(ray_cluster, training, tmp_path, monkeypatch):
     """An evaluation that measures nothing: what happens to its files is looked at."""
     monkeypatch.setattr(run, "connect", lambda config: nullcontext())
     monkeypatch.setattr(run, "require_resources", lambda *_, **__: None)
-    monkeypatch.setattr(run, "measure", lambda config, inputs: [])
-    return EvaluateConfig(checkpoint=training, output_uri=str(tmp_path / "out"))
+    monkeypatch.setattr(run, "open_evaluated", lambda *_: SimpleNamespace(facts={}, measure=list))
+    return HierarchicalVLMEvaluateConfig(checkpoint=training, output_uri=str(tmp_path / "out"))
 
 
 def _full(*_, **__):

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from hvlm.metrics.consistency import BoundaryPairs, boundary_pairs, distant_pair_cosine, temporal_consistency
-from pipelines.evaluation.labels import segment_spans
-from pipelines.evaluation.records import KindRecord, TextSpace, VideoRecord
+from pipelines.evaluation.hierarchical_vlm.labels import segment_spans
+from pipelines.evaluation.hierarchical_vlm.records import KindRecord, VideoRecord
+from pipelines.evaluation.retrieval_group import TextSpace
 
 
 def kind_record(rows: np.ndarray, annotations: list[dict[str, Any]] | None = None) -> KindRecord:

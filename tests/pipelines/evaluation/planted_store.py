@@ -1,10 +1,12 @@
 """A small store with planted actions and a checkpoint of an untrained model, for the tests of the evaluation."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from hvlm.encoders.clip import describe_clip
@@ -15,9 +17,10 @@ from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig, build_model
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
 from infra.config_io import dump_config
 from infra.tracking import TrackingConfig, open_run
+from pipelines.evaluation.videos import VideoSource
 from pipelines.store.encoders import EncoderColumn
 from pipelines.store.fingerprint import fingerprint
-from pipelines.store.manifest import open_manifest
+from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.training.checkpoints import Checkpoint, CheckpointContent, CheckpointInfo, save_checkpoint
 from pipelines.training.config import TextConfig
 from pipelines.training.hierarchical_vlm.config import HierarchicalVLMTrainConfig
@@ -130,3 +133,22 @@ def make_checkpoint(
     tracker.log_checkpoint(2, saved.uri, {"x": 1.0}, best=True)
     tracker.finish("FINISHED")
     return saved, info
+
+
+def source_of(store_uri: str) -> VideoSource:
+    """The videos of a planted store as an evaluation reads them."""
+    return VideoSource(store_uri=store_uri, encoders=("clip", "c3d"), clip="clip", l2_normalise=False)
+
+
+def read_only_spans(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Make the store one of the annotated spans, [3, 13) and [16, 27) s, for these encoders."""
+
+    def read(store_uri: str, row: Mapping[str, Any], encoder: str) -> Any:
+        features, meta = read_sample(store_uri, row, encoder)
+        if encoder not in names:
+            return features, meta
+        times = np.array(meta.timestamps_s)
+        kept = ((times >= 3) & (times < 13)) | ((times >= 16) & (times < 27))
+        return features[kept], replace(meta, num_rows=int(kept.sum()), timestamps_s=times[kept].tolist())
+
+    monkeypatch.setattr("pipelines.evaluation.videos.read_sample", read)

@@ -6,7 +6,14 @@ import numpy as np
 import torch
 
 from hvlm.metrics.linear_probe import ProbeConfig
-from pipelines.evaluation.classification_group import Parts, activity_of, classification_group, order_of
+from pipelines.evaluation.classification_group import (
+    activity_of,
+    classification_group,
+    label_matrix,
+    order_of,
+    vocabulary,
+)
+from pipelines.evaluation.parts import Parts
 from tests.pipelines.evaluation.made_records import record, segment
 
 torch.set_num_threads(1)
@@ -89,3 +96,13 @@ def test_activity_is_the_sources_word_or_the_order_of_labels():
     assert activity_of(video) == "a, then b"
     assert activity_of(replace(video, activity="dance")) == "dance"
     assert activity_of(replace(video, annotations=[])) is None
+
+
+def test_vocabulary_and_matrix():
+    none = record("c", np.eye(6))
+    one = record("a", np.eye(6), annotations=[segment("spin", 0, 4), segment("blink", 2, 3)])
+    two = record("b", np.eye(6), annotations=[segment("spin", 1, 3)])
+    names = vocabulary([one, two, none])
+    assert names == ["blink", "spin"]
+    assert label_matrix([one, two, none], names).tolist() == [[True, True], [False, True], [False, False]]
+    assert vocabulary([none]) == []

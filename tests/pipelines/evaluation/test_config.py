@@ -14,12 +14,12 @@ from pipelines.evaluation.spread import EvaluateResources
         ({"checkpoint": "a", "run_id": "b"}, "exactly one of the two"),
         ({"checkpoint": "a", "splits": ()}, "splits"),
         ({"checkpoint": "a", "knn_k": 0}, "knn_k"),
-        ({"checkpoint": "a", "max_probe_rows": 0}, "max_probe_rows"),
+        ({"checkpoint": "a", "seed": -1}, "seed"),
     ],
 )
 def test_bad_values_are_refused(values, message):
     with pytest.raises(UserError, match=message):
-        EvaluateConfig(**values)
+        EvaluateConfig(system="hierarchical_vlm", **values)
 
 
 @pytest.mark.parametrize(

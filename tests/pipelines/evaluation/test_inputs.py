@@ -2,15 +2,14 @@
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-import torch
 
 from hvlm.errors import UserError
 from infra.tracking import TrackingConfig
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.inputs import open_inputs
 from pipelines.training.checkpoints import (
     CheckpointContent,
@@ -20,7 +19,7 @@ from pipelines.training.checkpoints import (
     read_model_state,
     save_checkpoint,
 )
-from tests.pipelines.evaluation.planted_store import CLIP, PlantedWorld, encoders, make_checkpoint, make_store
+from tests.pipelines.evaluation.planted_store import PlantedWorld, encoders, make_checkpoint, make_store
 
 
 def _changed(planted, tmp_path: Path, state=None, **changes) -> str:
@@ -32,24 +31,22 @@ def _changed(planted, tmp_path: Path, state=None, **changes) -> str:
 
 
 def test_good_inputs(planted):
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
-    assert inputs.aligned
-    assert inputs.clip[1] == "clip"
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
     assert inputs.run_id == inputs.info.run_id
     assert inputs.manifest.frame.height == 48
     assert inputs.output_uri == f"{planted[1]}/evaluation/step-000000002"
 
 
+def test_a_training_of_another_system_is_refused(planted, tmp_path):
+    uri = find_checkpoint(planted[1]).uri
+    other = _changed(planted, tmp_path, config=read_info(uri).config | {"system": "hiervl"})
+    with pytest.raises(UserError, match="a training of hiervl; expected system: hiervl"):
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=other))
+
+
 def test_no_checkpoint_there(tmp_path):
     with pytest.raises(UserError, match="complete checkpoint"):
-        open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "nothing")))
-
-
-def test_weights_of_another_architecture(planted, tmp_path):
-    state = read_model_state(find_checkpoint(planted[1]).uri)
-    state["encoder.something.weight"] = torch.zeros(3)
-    with pytest.raises(UserError, match="another architecture"):
-        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, state)))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=str(tmp_path / "nothing")))
 
 
 def test_features_of_another_width(planted, tmp_path):
@@ -62,28 +59,28 @@ def test_features_of_another_width(planted, tmp_path):
     model = build_model(build_config(HierarchicalVLMConfig, other.config["model"], origin="test"), widths, other.d_text)
     uri = _changed(planted, tmp_path, model.state_dict(), d_in=widths)
     with pytest.raises(UserError, match="width"):
-        open_inputs(EvaluateConfig(checkpoint=uri))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=uri))
 
 
 def test_encoder_that_the_store_does_not_have(planted, tmp_path):
     info = read_info(find_checkpoint(planted[1]).uri)
     encoders = tuple((name, "0" * 64) for name, _ in info.encoders)
     with pytest.raises(UserError, match="encoders"):
-        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, encoders=encoders)))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=_changed(planted, tmp_path, encoders=encoders)))
 
 
 def test_store_with_other_data_at_the_pinned_version(planted, tmp_path):
     with pytest.raises(UserError, match="manifest hash"):
-        open_inputs(EvaluateConfig(checkpoint=_changed(planted, tmp_path, manifest_hash="f" * 64)))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=_changed(planted, tmp_path, manifest_hash="f" * 64)))
 
 
 def test_another_store_is_read_at_its_newest_version(planted, tmp_path):
     store = make_store(tmp_path / "store", num_videos=16)
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], store_uri=store))
     assert inputs.manifest.frame.height == 16
     assert inputs.manifest.store_uri == store
     assert inputs.num_excluded == 0
-    own = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    own = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
     assert (own.num_excluded, own.mark) == (None, "")
     assert inputs.output_uri == f"{own.output_uri}/store-{inputs.manifest.manifest_hash[:8]}"
 
@@ -91,7 +88,7 @@ def test_another_store_is_read_at_its_newest_version(planted, tmp_path):
 def test_videos_that_the_training_read_are_left_out_of_another_store(planted, tmp_path):
     # blocks of four: 0-7 and 16-23 were train, 8-11 and 24-27 dev of the training
     store = make_store(tmp_path / "store", num_videos=16, splits=("val", "train", "train", "val"))
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], store_uri=store))
     assert inputs.num_excluded == 4
     val = inputs.manifest.frame.filter(inputs.manifest.frame["split"] == "val")
     assert sorted(val["video_id"]) == [f"clip-{i:03d}" for i in range(12, 16)]
@@ -105,62 +102,50 @@ def test_a_training_video_under_another_name_is_left_out_too(planted, tmp_path):
     world.videos["clip-100"] = ("clip-000:v1", world.videos["clip-100"][1])  # the content of a training video
     world.videos["clip-102"] = ("clip-001:v1+5ba75", world.videos["clip-102"][1])  # the annotated spans of one
     world.run(encoders())
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=str(tmp_path / "store")))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], store_uri=str(tmp_path / "store")))
     assert (inputs.manifest.frame["video_id"].to_list(), inputs.num_excluded) == (["clip-101"], 2)
 
 
 def test_another_store_of_training_videos_only(planted, tmp_path):
     store = make_store(tmp_path / "store", num_videos=12, splits=("train", "dev", "val"))
     with pytest.raises(UserError, match="training read every video"):
-        open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri=store))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], store_uri=store))
 
 
 def test_another_store_when_the_trainings_is_gone(planted, tmp_path):
     uri = _changed(planted, tmp_path, store_uri=str(tmp_path / "gone"))
     with pytest.raises(UserError, match="leave its training videos out"):
-        open_inputs(EvaluateConfig(checkpoint=uri, store_uri=planted[0]))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=uri, store_uri=planted[0]))
 
 
 def test_missing_store_and_split(planted):
     with pytest.raises(UserError, match="store_uri"):
-        open_inputs(EvaluateConfig(checkpoint=planted[1], store_uri="/nowhere/store"))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], store_uri="/nowhere/store"))
     with pytest.raises(UserError, match="'test', which has no samples"):
-        open_inputs(EvaluateConfig(checkpoint=planted[1], splits=("val", "test")))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], splits=("val", "test")))
 
 
 def test_missing_run_and_run_without_checkpoint(planted, tmp_path):
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db")
     with pytest.raises(UserError, match="run_id"):
-        open_inputs(EvaluateConfig(run_id="0123456789abcdef0123456789abcdef", tracking=tracking))
+        open_inputs(HierarchicalVLMEvaluateConfig(run_id="0123456789abcdef0123456789abcdef", tracking=tracking))
     from infra.tracking import open_run
 
     run = open_run(tracking, str(tmp_path / "run.json"))
     with pytest.raises(UserError, match="without a checkpoint"):
-        open_inputs(EvaluateConfig(run_id=run.run_id, tracking=tracking))
+        open_inputs(HierarchicalVLMEvaluateConfig(run_id=run.run_id, tracking=tracking))
 
 
 def test_checkpoint_is_found_by_its_run(planted):
     info = read_info(find_checkpoint(planted[1]).uri)
     tracking = TrackingConfig(uri=f"sqlite:///{planted[1]}/mlflow.db")
-    inputs = open_inputs(EvaluateConfig(run_id=info.run_id, tracking=tracking))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(run_id=info.run_id, tracking=tracking))
     assert inputs.info.run_id == info.run_id
 
 
 def test_training_run_of_another_server_is_not_taken_for_one_here(planted, tmp_path):
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db")
-    assert open_inputs(EvaluateConfig(checkpoint=planted[1], tracking=tracking)).run_id is None
-
-
-def test_model_without_text_keeps_raw_retrieval_when_the_encoder_is_named(planted, tmp_path):
-    make_checkpoint(planted[0], tmp_path / "silent", aligned=False)
-    without = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent")))
-    assert without.clip is None
-    assert "text_encoder" in without.no_text
-    named = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent"), text_encoder=CLIP))
-    assert named.clip[1] == "clip"
-    wrong = open_inputs(EvaluateConfig(checkpoint=str(tmp_path / "silent"), text_encoder=replace(CLIP, seed=7)))
-    assert wrong.clip is None
-    assert "weights" in wrong.no_text
+    assert open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], tracking=tracking)).run_id is None
 
 
 def test_damaged_checkpoint(planted, tmp_path):
@@ -172,4 +157,4 @@ def test_damaged_checkpoint(planted, tmp_path):
     (folder / "model.safetensors").write_bytes(bytes(data))
     assert marker["step"] == 2
     with pytest.raises(UserError, match="sha256"):
-        open_inputs(EvaluateConfig(checkpoint=str(folder)))
+        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=str(folder)))

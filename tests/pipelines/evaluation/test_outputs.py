@@ -1,57 +1,40 @@
-"""Files beside the report: rows per sample, submissions by official id, JSON without NaN."""
+"""Files beside the report: what they hold per split, JSON without NaN."""
 
-import json
+import io
+from types import SimpleNamespace
 
-import numpy as np
+import polars as pl
 import pytest
 
-from hvlm.metrics.proposals import VideoSegments
-from pipelines.evaluation.measure import SplitResult
-from pipelines.evaluation.outputs import classification_submission, localisation_submission, sample_frame, to_json
-from tests.pipelines.evaluation.made_records import record, segment
+from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.metric_table import MetricRow
+from pipelines.evaluation.outputs import metrics_json, split_files, to_json
+from pipelines.evaluation.results import Section, SplitResult
 
-RECORDS = [
-    record("v_abcdefghijk", np.eye(4), summary="first", annotations=[segment("spin", 0, 2)]),
-    record("other", np.eye(4), annotations=[]),
-]
-FOUND = VideoSegments(np.array([1]), np.array([[0.0, 2.0]]), np.array([0.75]))
-DETAILS = {
-    "consistency": {},
-    "classification": {
-        "labels": {"classes": ["blink", "spin"], "probability": {"ours": np.array([[0.1, 0.9], [0.8, 0.2]])}},
-    },
-    "localisation": {"classes": ["blink", "spin"], "found": {r.key: {"ours": FOUND} for r in RECORDS}},
-    "retrieval": {"ranks": {"video/text_to_video/ours": np.array([3]), "clip/text_to_video/ours": np.array([1, 2])}},
-}
-RESULT = SplitResult("val", RECORDS, [], [], DETAILS)
+SAMPLES = pl.DataFrame({"key": ["a", "b"]})
+ROWS = [MetricRow(name="val/x", ours=0.5, group="g")]
+RESULT = SplitResult(split="val", samples=SAMPLES, sections={"g": Section("G", ROWS)}, facts={"f": 3})
 
 
-def test_one_row_per_video_and_null_where_there_is_nothing():
-    frame = sample_frame(RESULT)
-    assert frame["key"].to_list() == ["v_abcdefghijk", "other"]
-    assert frame["labels"].to_list() == [["spin"], []]
-    assert frame["activity"].to_list() == ["spin", None]
-    assert frame["ours.top_labels"].to_list() == ["spin", "blink"]
-    assert frame["ours.text_to_video_rank"].to_list() == [3, None]
-    assert frame["raw.distant_cosine"].to_list() == [None, None]
+def test_files_of_a_split():
+    files = split_files(SplitResult(split="val", samples=SAMPLES, sections={}, predictions={"p.json": b"{}"}))
+    assert files.keys() == {"samples_val.parquet", "p.json"}
+    assert pl.read_parquet(io.BytesIO(files["samples_val.parquet"])).equals(SAMPLES)
 
 
-def test_submissions_use_the_official_id_and_order():
-    classification = classification_submission(RESULT)
-    assert list(classification["results"]) == ["abcdefghijk", "other"]
-    assert classification["results"]["other"][0] == {"label": "blink", "score": 0.8}
-    localisation = localisation_submission(RESULT)
-    assert localisation["results"]["abcdefghijk"] == [{"label": "spin", "score": 0.75, "segment": [0.0, 2.0]}]
-    assert json.loads(to_json(localisation))["version"] == "VERSION 1.3"
-
-
-def test_without_labels_there_is_no_submission():
-    bare = SplitResult(
-        "val", RECORDS, [], [], {"consistency": {}, "classification": {}, "localisation": {}, "retrieval": {}}
+def test_metrics_json_has_facts_by_split():
+    checkpoint = SimpleNamespace(uri="c", step=1)
+    manifest = SimpleNamespace(store_uri="s", version=1, manifest_hash="h", encoders={})
+    inputs = SimpleNamespace(
+        checkpoint=checkpoint, info=SimpleNamespace(git_commit="g"), run_id=None, manifest=manifest, num_excluded=None
     )
-    assert classification_submission(bare) is None
-    assert localisation_submission(bare) is None
-    assert sample_frame(bare).height == 2
+    config = EvaluateConfig(system="any", checkpoint="c")
+    bare = SplitResult(split="dev", samples=SAMPLES.head(1), sections={})
+    content = metrics_json(config, inputs, {"of_system": 1}, [RESULT, bare])
+    assert content["splits"] == {"val": 2, "dev": 1}
+    assert (content["of_system"], content["f"]) == (1, {"val": 3, "dev": None})
+    assert content["per_class_ap"] == {"val": {}, "dev": {}}
+    assert [(row["name"], row["group"]) for row in content["metrics"]] == [("val/x", "g")]
 
 
 def test_nan_is_no_json():

@@ -1,15 +1,10 @@
 """Figures: valid SVG in the page's colour, distinct ids, labels escaped, nothing where there is nothing to draw."""
 
-import re
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 
-from hvlm.metrics.proposals import VideoSegments
-from pipelines.evaluation.plots import bars_svg, curves_svg, map_svg, principal_components, recall_svg, timeline_svg
-from tests.pipelines.evaluation.made_records import record, segment
-
-EMPTY = VideoSegments(np.empty(0, np.int64), np.empty((0, 2)), np.empty(0))
+from pipelines.evaluation.plots import bars_svg, curves_svg, map_svg, principal_components, recall_svg
 
 
 def _check(svg: str) -> None:
@@ -40,7 +35,7 @@ def test_labels_are_escaped_and_no_formula():
     assert "&lt;script&gt;$x^$" in svg
 
 
-def test_recall_and_map_and_timeline():
+def test_recall_and_map():
     recall = recall_svg({"ours": np.array([1, 30]), "raw": np.array([2, 30])}, 30, "video/text_to_video")
     _check(recall)
     assert "mathdefault" not in recall
@@ -48,22 +43,8 @@ def test_recall_and_map_and_timeline():
     many = recall_svg({f"_method {i}": np.array([1, 2]) for i in range(11)}, 2, "many")
     _check(many)
     assert all(f"_method {i}<" in many for i in range(11))  # matplotlib would hide names that begin with _
-    random = np.random.default_rng(0)
-    truth = [segment("spin", 1, 3)]
-    records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=truth) for i in range(5)]
-    _check(map_svg(records, ["a", "b", "a", "b", "c"]))
-    assert map_svg(records[:2], ["a", "b"]) is None
-    found = {"ours": VideoSegments(np.array([0]), np.array([[1.0, 3.0]]), np.array([0.9])), "raw": EMPTY}
-    _check(timeline_svg(records[0], found, ["spin"]))
-
-
-def test_two_figures_on_a_page_share_no_referenced_ids():
-    random = np.random.default_rng(0)
-    records = [record(f"v{i}", random.normal(size=(5, 4)), annotations=[segment("spin", 1, 3)]) for i in range(2)]
-    svgs = [timeline_svg(video, {"ours": EMPTY, "raw": EMPTY}, ["spin"]) for video in records]
-    first, second = (set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)) for svg in svgs)
-    assert first
-    assert not first & second
+    points = np.random.default_rng(0).normal(size=(5, 2))
+    _check(map_svg({"ours": points, "raw": points}, ["a", "b", "a", "b", "c"]))
 
 
 def test_principal_components_keep_the_two_largest_directions():

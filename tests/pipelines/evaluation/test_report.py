@@ -3,34 +3,38 @@
 import re
 
 import numpy as np
-import pytest
+import polars as pl
 
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.figures import group_figures
 from pipelines.evaluation.inputs import open_inputs
-from pipelines.evaluation.measure import SplitResult
-from pipelines.evaluation.metric_table import Absent, MetricRow, group_of
+from pipelines.evaluation.metric_table import Absent, MetricRow
 from pipelines.evaluation.report import render_report, verdict
+from pipelines.evaluation.results import Section, SplitResult
 from tests.pipelines.evaluation.made_records import record, segment
 
-DETAILS = {"consistency": {}, "classification": {}, "localisation": {}, "retrieval": {}}
 
-
-def _result(**changes):
+def _result():
     rows = [
         MetricRow(name="val/frame/temporal_consistency", ours=0.7, raw=0.5, count=4, headline=True, better="neither"),
         MetricRow(name="val/video/text_to_video/recall_at_1", ours=0.5, raw=0.2, chance=0.1, count=4, headline=True),
     ]
     random = np.random.default_rng(0)
-    records = [
-        record(f"<b>v{i}</b>", random.normal(size=(4, 3)), annotations=[segment("<i>spin</i>", 0, 2)]) for i in range(4)
-    ]
-    absent = [Absent("val/frame/localisation/*", "no <segments>")]
-    return SplitResult("val", records, rows, absent, DETAILS | changes)
+    truth = [segment("<i>spin</i>", 0, 2)]
+    records = [record(f"<b>v{i}</b>", random.normal(size=(4, 3)), annotations=truth) for i in range(4)]
+    details = {"classification": {}, "localisation": {}, "retrieval": {}}
+    figures = group_figures(records, details, 2)["classification"]
+    return SplitResult(
+        split="val",
+        samples=pl.DataFrame({"key": [each.key for each in records]}),
+        sections={"both": Section("Both <kinds>", rows, figures), "none": Section("Empty", [])},
+        absent=[Absent("val/frame/localisation/*", "no <segments>")],
+    )
 
 
 def test_page_needs_nothing_else_and_escapes_all_texts(planted):
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
-    page = render_report(inputs, [_result()], {"loss": {"train/loss/total": ([1, 2], [1.0, 0.5])}}, 2)
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
+    page = render_report(inputs, [_result()], {"loss": {"train/loss/total": ([1, 2], [1.0, 0.5])}})
     assert page.startswith("<!doctype html>")
     assert 'name="viewport"' in page
     assert "light dark" in page
@@ -41,22 +45,8 @@ def test_page_needs_nothing_else_and_escapes_all_texts(planted):
     assert "&lt;i&gt;spin" in page
     assert "no &lt;segments&gt;" in page
     assert "4 videos" in page
+    assert "Both &lt;kinds&gt;" in page and "Empty" not in page
     assert inputs.manifest.manifest_hash in page
-
-
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [
-        ("val/frame/temporal_consistency", "consistency"),
-        ("val/level_2/temporal_consistency", "consistency"),
-        ("val/video/linear_probe/labels/mean_ap", "classification"),
-        ("val/video/class_distance/activity/intra", "classification"),
-        ("val/frame/localisation/average_map", "localisation"),
-        ("val/clip/video_to_text/median_rank", "retrieval"),
-    ],
-)
-def test_every_metric_has_a_section(name, group):
-    assert group_of(name) == group
 
 
 def test_verdict_is_honest():

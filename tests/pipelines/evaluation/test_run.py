@@ -9,7 +9,7 @@ from mlflow.tracking import MlflowClient
 
 from hvlm.metrics.linear_probe import ProbeConfig
 from infra.tracking import TrackingConfig
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.run import evaluate
 from pipelines.evaluation.spread import EvaluateResources
 from pipelines.reporting.build import build_report
@@ -25,7 +25,7 @@ def done(planted, tmp_path_factory, ray_cluster):
     """One evaluation of the planted store, by several tests looked at."""
     training = tmp_path_factory.mktemp("training")
     make_checkpoint(planted[0], training)
-    config = EvaluateConfig(checkpoint=str(training), probe=PROBE, resources=RESOURCES, num_timelines=1)
+    config = HierarchicalVLMEvaluateConfig(checkpoint=str(training), probe=PROBE, resources=RESOURCES, num_timelines=1)
     return training, config, evaluate(config)
 
 
@@ -116,7 +116,7 @@ def test_the_same_evaluation_by_run_id_gives_the_same_files(done, tmp_path):
     first = done[2]
     tracking = TrackingConfig(uri=f"sqlite:///{done[0]}/mlflow.db", experiment="test")
     again = evaluate(
-        EvaluateConfig(
+        HierarchicalVLMEvaluateConfig(
             run_id=first.run_id,
             output_uri=str(tmp_path / "again"),
             probe=PROBE,

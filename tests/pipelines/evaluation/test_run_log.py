@@ -5,13 +5,13 @@ from dataclasses import replace
 from mlflow.tracking import MlflowClient
 
 from infra.tracking import TrackingConfig
-from pipelines.evaluation.config import EvaluateConfig
+from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.inputs import open_inputs
 from pipelines.evaluation.run_log import log_evaluation, training_curves
 
 
 def test_curves_are_those_of_the_training(planted):
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
     panels = training_curves(inputs.tracking, inputs.run_id)
     assert panels["loss"] == {"train/loss/total": ([1, 2], [1.0, 0.5])}
     assert panels["learning rate"] == {}
@@ -20,7 +20,7 @@ def test_curves_are_those_of_the_training(planted):
 
 def test_a_foreign_training_gets_one_linked_run(planted, tmp_path):
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/mlflow.db", experiment="evaluation")
-    inputs = replace(open_inputs(EvaluateConfig(checkpoint=planted[1])), tracking=tracking, run_id=None)
+    inputs = replace(open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1])), tracking=tracking, run_id=None)
     output = str(tmp_path / "output")
     first = log_evaluation(inputs, {"val/x": 0.25}, {"metrics.json": b"{}"}, output)
     second = log_evaluation(inputs, {"val/x": 0.75}, {"metrics.json": b"{}"}, output)
@@ -36,7 +36,7 @@ def test_a_foreign_training_gets_one_linked_run(planted, tmp_path):
 
 
 def test_evaluating_a_step_again_replaces_its_values(planted):
-    inputs = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    inputs = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
     for value in (0.25, 0.75):
         log_evaluation(inputs, {"val/again": value}, {}, "out")
     run = MlflowClient(f"sqlite:///{planted[1]}/mlflow.db").get_run(inputs.run_id)
@@ -44,7 +44,7 @@ def test_evaluating_a_step_again_replaces_its_values(planted):
 
 
 def test_another_store_replaces_nothing_of_the_trainings_own(planted):
-    own = open_inputs(EvaluateConfig(checkpoint=planted[1]))
+    own = open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1]))
     other = replace(own, num_excluded=3)
     log_evaluation(own, {"val/own": 0.25}, {"metrics.json": b"{}"}, "own")
     log_evaluation(other, {"val/own": 0.75}, {"metrics.json": b"{}"}, "other")

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import pytest
 
 from infra import cluster
-from pipelines.evaluation.embedding import EmbedSetup
+from pipelines.evaluation.hierarchical_vlm.embedding import Embedder, EmbedSetup
 from pipelines.evaluation.spread import (
+    ActorPool,
     ConservationError,
-    EmbedderPool,
     EvaluateResources,
     check_conservation,
     device_of,
@@ -17,6 +17,7 @@ from pipelines.evaluation.spread import (
 )
 from pipelines.store.manifest import open_manifest
 from pipelines.training.checkpoints import find_checkpoint
+from tests.pipelines.evaluation.planted_store import source_of
 
 
 @dataclass
@@ -45,10 +46,7 @@ def test_results_are_put_into_the_order_of_the_rows():
 def _setup(planted, checkpoint_uri=None):
     return EmbedSetup(
         checkpoint_uri=checkpoint_uri or find_checkpoint(planted[1]).uri,
-        store_uri=planted[0],
-        encoders=("clip", "c3d"),
-        clip="clip",
-        l2_normalise=False,
+        source=source_of(planted[0]),
         video_embedding="top",
         rows_per_video=10,
         rows_per_forward=1024,
@@ -61,11 +59,13 @@ def test_pool_embeds_every_row_once_and_in_order(planted, ray_cluster):
     rows = list(open_manifest(planted[0], ["clip", "c3d"]).frame.iter_rows(named=True))[:9]
     resources = EvaluateResources(num_actors=2, num_cpus_per_actor=0.5, videos_per_task=2)
     assert device_of(resources) == "cpu"
-    with EmbedderPool(_setup(planted), resources) as pool:
-        assert [record.key for record in pool.embed(rows)] == [row["key"] for row in rows]
+    with ActorPool(Embedder, _setup(planted), resources) as pool:
+        assert [record.key for record in pool.map(rows, "embed")] == [row["key"] for row in rows]
         # the same row twice is a plan that counts a sample twice
         with pytest.raises(ConservationError):
-            check_conservation([row["key"] for row in rows], [r.key for r in pool.embed([*rows, rows[0]])], "embed")
+            check_conservation(
+                [row["key"] for row in rows], [r.key for r in pool.map([*rows, rows[0]], "embed")], "embed"
+            )
 
 
 def test_an_autoscaling_cluster_counts_with_what_it_can_become(ray_cluster, monkeypatch):

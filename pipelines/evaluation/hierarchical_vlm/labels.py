@@ -10,23 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvlm.metrics.localisation import Segments, segments_of
-from pipelines.evaluation.records import VideoRecord
+from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
 
 BACKGROUND = 0  # class number of rows outside every segment in the frame probe; real classes start at 1
-
-
-def vocabulary(records: Sequence[VideoRecord]) -> list[str]:
-    """Return the annotated labels, sorted: position = class number."""
-    return sorted({str(item["label"]) for record in records for item in record.annotations})
-
-
-def label_matrix(records: Sequence[VideoRecord], names: Sequence[str]) -> NDArray[np.bool_]:
-    """Return (N, C) bool: which labels each video carries."""
-    number = {name: i for i, name in enumerate(names)}
-    matrix = np.zeros((len(records), len(names)), dtype=bool)
-    for row, record in enumerate(records):
-        matrix[row, [number[str(item["label"])] for item in record.annotations]] = True
-    return matrix
 
 
 def segment_spans(annotations: Sequence[dict[str, Any]]) -> NDArray[np.float64]:

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from hvlm.metrics.consistency import BoundaryPairs
 from hvlm.metrics.proposals import VideoSegments
+from pipelines.evaluation.retrieval_group import TextSpace
 
 Floats32 = NDArray[np.float32]
-OURS, RAW = "ours", "raw"
-KINDS = (OURS, RAW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +38,6 @@ class KindRecord:
     distant_cosine: float
     level_consistency: tuple[float, ...]
     boundary: BoundaryPairs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextSpace:
-    """Video-side embeddings that are compared with text: one for the video, one per caption span; not normalised."""
-
-    video_E: Floats32
-    captions_PE: Floats32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,21 +1,18 @@
-"""Targets from annotations: vocabulary, label matrix, labels of rows, true segments."""
+"""Targets from annotations: labels of rows, true segments."""
 
 import numpy as np
 
-from pipelines.evaluation.labels import label_matrix, row_labels, segment_spans, true_segments, vocabulary
+from pipelines.evaluation.hierarchical_vlm.labels import (
+    row_labels,
+    segment_spans,
+    true_segments,
+)
 from tests.pipelines.evaluation.made_records import record, segment
 
 ROWS = np.eye(6)
 ONE = record("a", ROWS, annotations=[segment("spin", 0, 4), segment("blink", 2, 3)])
 TWO = record("b", ROWS, annotations=[segment("spin", 1, 3)])
 NONE = record("c", ROWS)
-
-
-def test_vocabulary_and_matrix():
-    names = vocabulary([ONE, TWO, NONE])
-    assert names == ["blink", "spin"]
-    assert label_matrix([ONE, TWO, NONE], names).tolist() == [[True, True], [False, True], [False, False]]
-    assert vocabulary([NONE]) == []
 
 
 def test_rows_belong_to_the_shortest_segment_and_else_to_the_background():

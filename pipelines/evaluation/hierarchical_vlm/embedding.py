@@ -8,15 +8,15 @@ Shapes: B videos of a forward pass, T rows, D width, E width of the joint space,
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hvlm.data.collate import EncoderRows, VideoRows, collate, join_encoders
+from hvlm.data.collate import VideoRows, collate
 from hvlm.data.samples import SampleMeta
 from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.text import load_text_encoder
@@ -26,19 +26,17 @@ from hvlm.metrics.linear_probe import LinearProbe
 from hvlm.metrics.proposals import ProposalConfig, propose_segments, row_cells
 from hvlm.models.hierarchical_vlm import HierarchicalVLM, Output
 from hvlm.models.pyramid import AttentionPyramid, PyramidConfig, PyramidLevel
-from pipelines.evaluation.labels import segment_spans
-from pipelines.evaluation.records import (
-    KINDS,
-    OURS,
-    RAW,
+from pipelines.evaluation.hierarchical_vlm.labels import segment_spans
+from pipelines.evaluation.hierarchical_vlm.records import (
     Floats32,
     KindRecord,
     LocalisedVideo,
-    TextSpace,
     VideoRecord,
     even_sample,
 )
-from pipelines.store.manifest import read_sample
+from pipelines.evaluation.metric_table import KINDS, OURS, RAW
+from pipelines.evaluation.retrieval_group import TextSpace
+from pipelines.evaluation.videos import LoadedVideo, VideoSource
 from pipelines.training.checkpoints import load_model
 
 VideoEmbedding = Literal["top", "mean", "mean_and_top"]
@@ -49,32 +47,19 @@ class EmbedSetup:
     """What an embedder needs to start on any machine.
 
     Args:
-        checkpoint_uri: a complete checkpoint. store_uri: of the features.
-        encoders: columns of the store in the order of concatenation; `clip` the one whose text tower is known, if any.
-        l2_normalise: as in the training's stream. video_embedding: what probes and k-NN read of ours.
+        checkpoint_uri: a complete checkpoint. source: of the videos.
+        video_embedding: what probes and k-NN read of ours.
         rows_per_video: rows that a record keeps. rows_per_forward: padded rows of one forward pass.
         device: cpu or cuda. threads: CPU threads.
     """
 
     checkpoint_uri: str
-    store_uri: str
-    encoders: tuple[str, ...]
-    clip: str | None
-    l2_normalise: bool
+    source: VideoSource
     video_embedding: VideoEmbedding
     rows_per_video: int
     rows_per_forward: int
     device: str
     threads: int
-
-
-class LoadedVideo(NamedTuple):
-    """One video as read: the model's input, the raw rows, the CLIP rows and the metadata of the first encoder."""
-
-    model_input: VideoRows
-    raw: VideoRows
-    clip: EncoderRows | None
-    meta: SampleMeta
 
 
 class Embedder:
@@ -123,7 +108,7 @@ class Embedder:
         return {RAW: raw, OURS: _float32(ours)}
 
     def _load(self, rows: Sequence[Mapping[str, Any]]) -> list[LoadedVideo]:
-        return [load_video(row, self._setup) for row in rows]
+        return [self._setup.source.load(row) for row in rows]
 
     def _forward_groups(self, videos: Sequence[LoadedVideo]) -> Iterator[list[LoadedVideo]]:
         """Videos of like lengths together, so that little is padding; a very long one goes alone."""
@@ -198,28 +183,6 @@ class Embedder:
         return _float32(torch.cat(embedded))
 
 
-def load_video(row: Mapping[str, Any], setup: EmbedSetup) -> LoadedVideo:
-    """Read one video from the store.
-
-    Raises:
-        ValueError: the shard does not hold what the manifest says.
-    """
-    parts: dict[str, EncoderRows] = {}
-    metas: dict[str, SampleMeta] = {}
-    for encoder in setup.encoders:
-        features, metas[encoder] = read_sample(setup.store_uri, row, encoder)
-        times_s = np.asarray(metas[encoder].timestamps_s, dtype=np.float64)
-        meta = metas[encoder]
-        parts[encoder] = EncoderRows(features, times_s, meta.clip_s, meta.reach_s)
-    ordered = [parts[encoder] for encoder in setup.encoders]
-    return LoadedVideo(
-        join_encoders(ordered, l2_normalise=setup.l2_normalise),
-        join_encoders(ordered, l2_normalise=True),
-        None if setup.clip is None else _finite(parts[setup.clip]),
-        metas[setup.encoders[0]],
-    )
-
-
 def rows_in_span(centre_s_T: NDArray[np.float64], span_s: Sequence[float]) -> NDArray[np.int64]:
     """Return the rows whose centre lies in [start, end); the row nearest to the middle when there is none."""
     inside = np.flatnonzero((centre_s_T >= span_s[0]) & (centre_s_T < span_s[1]))
@@ -276,11 +239,6 @@ def _real(rows_TD: Tensor, count: int) -> Floats32:
 
 def _float32(tensor: Tensor) -> Floats32:
     return np.asarray(tensor.float().cpu().numpy(), dtype=np.float32)
-
-
-def _finite(rows: EncoderRows) -> EncoderRows | None:
-    good = np.isfinite(rows.features_TD).all(axis=1)
-    return replace(rows, features_TD=rows.features_TD[good], times_s=rows.times_s[good]) if good.any() else None
 
 
 def _activity(meta: SampleMeta) -> str | None:

@@ -19,17 +19,20 @@ from hvlm.metrics.localisation import (
     top_1_overlap,
 )
 from hvlm.metrics.proposals import VideoSegments, random_segments, whole_video_segments
-from pipelines.evaluation.classification_group import Parts
-from pipelines.evaluation.labels import row_labels, true_segments, vocabulary
-from pipelines.evaluation.metric_table import Absent, GroupResult, rows_of
-from pipelines.evaluation.records import KINDS, LocalisedVideo, VideoRecord
+from pipelines.evaluation.classification_group import vocabulary
+from pipelines.evaluation.hierarchical_vlm.labels import row_labels, true_segments
+from pipelines.evaluation.hierarchical_vlm.records import LocalisedVideo, VideoRecord
+from pipelines.evaluation.metric_table import KINDS, Absent, GroupResult, rows_of
+from pipelines.evaluation.parts import Parts
 
 _HEADLINES = ("average_map", "map_at_tiou_0_5")
 # Random segments per video for the chance row, as many as a busy video has proposals.
 _CHANCE_SEGMENTS = 20
 
 
-def fit_frame_probes(parts: Parts, config: ProbeConfig) -> tuple[dict[str, LinearProbe], list[str]] | Absent:
+def fit_frame_probes(
+    parts: Parts[VideoRecord], config: ProbeConfig
+) -> tuple[dict[str, LinearProbe], list[str]] | Absent:
     """Return a multinomial probe with a background class per kind of features, and the class names; or why there is
     none.
 
@@ -65,7 +68,7 @@ def fit_frame_probes(parts: Parts, config: ProbeConfig) -> tuple[dict[str, Linea
 
 
 def localisation_group(
-    parts: Parts,
+    parts: Parts[VideoRecord],
     found: Sequence[LocalisedVideo],
     names: list[str],
     video_probability: dict[str, NDArray[np.float64]],

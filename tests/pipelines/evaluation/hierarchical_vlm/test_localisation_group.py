@@ -5,10 +5,10 @@ import torch
 
 from hvlm.metrics.linear_probe import ProbeConfig
 from hvlm.metrics.proposals import ProposalConfig, VideoSegments, propose_segments
-from pipelines.evaluation.classification_group import Parts
-from pipelines.evaluation.localisation_group import fit_frame_probes, localisation_group
+from pipelines.evaluation.hierarchical_vlm.localisation_group import fit_frame_probes, localisation_group
+from pipelines.evaluation.hierarchical_vlm.records import LocalisedVideo
 from pipelines.evaluation.metric_table import Absent
-from pipelines.evaluation.records import LocalisedVideo
+from pipelines.evaluation.parts import Parts
 from tests.pipelines.evaluation.made_records import record, segment
 
 torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.records import even_sample
+from pipelines.evaluation.hierarchical_vlm.records import even_sample
 
 
 @pytest.mark.parametrize(

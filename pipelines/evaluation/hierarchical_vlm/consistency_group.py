@@ -11,8 +11,8 @@ from hvlm.metrics.consistency import (
     effective_rank,
     unit_std,
 )
-from pipelines.evaluation.metric_table import Better, GroupResult, MetricRow
-from pipelines.evaluation.records import KINDS, KindRecord, VideoRecord
+from pipelines.evaluation.hierarchical_vlm.records import KindRecord, VideoRecord
+from pipelines.evaluation.metric_table import KINDS, Better, GroupResult, MetricRow
 
 # Smoothness has no better direction: a constant output is perfectly smooth. The two contrasts have one.
 _BETTER: dict[str, Better] = {"contrast_gap": "higher", "boundary_contrast": "higher"}

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from pipelines.evaluation.consistency_group import consistency_group
+from pipelines.evaluation.hierarchical_vlm.consistency_group import consistency_group
 from tests.pipelines.evaluation.made_records import record, segment
 
 

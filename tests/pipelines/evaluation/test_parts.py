@@ -1,13 +1,9 @@
 """Who is fitted on, chosen on and reported on."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
-from pipelines.evaluation.config import EvaluateConfig
-from pipelines.evaluation.measure import make_parts, measure_split, probes_refused
-from pipelines.evaluation.metric_table import beats_raw
+from pipelines.evaluation.parts import make_parts, probes_refused
 from tests.pipelines.evaluation.made_records import record
 
 ROWS = np.eye(3)
@@ -48,18 +44,3 @@ def test_probes_are_not_reported_on_the_videos_that_made_them(split, why):
 def test_probes_are_reported_on_held_out_videos_and_need_some_to_learn_from():
     assert probes_refused(make_parts(_records(train=5, dev=2, val=3), "val")) == ""
     assert "0 and 0" in probes_refused(make_parts(_records(val=3), "val"))
-
-
-@pytest.mark.parametrize(("mark", "held_out"), [("", False), ("store-0123abcd", True)])
-def test_what_stays_on_train_says_that_the_model_has_seen_it(mark, held_out):
-    records = [*_records(train=5, dev=2, val=3)]
-    inputs = SimpleNamespace(clip=None, no_text="no text", mark=mark, raw_retrieval_is_chance=False)
-    result = measure_split(EvaluateConfig(checkpoint="x"), inputs, None, (records, {}, "train"))
-    assert {row.name.split("/")[1] for row in result.rows} == {"frame", "level_1"}
-    assert {row.held_out for row in result.rows} == {held_out}
-    assert all(("not held out" in row.note) != held_out for row in result.rows)
-    assert held_out or all(beats_raw(row) is None for row in result.rows)
-    assert [absent.metrics for absent in result.absent][:2] == [
-        "train/video/linear_probe/*, train/video/knn/*",
-        "train/frame/localisation/*",
-    ]

@@ -1,6 +1,5 @@
 """The embedder: records per row, padding and grouping without influence, text spaces, and proposals."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,21 +8,19 @@ import pytest
 from hvlm.data.collate import VideoRows
 from hvlm.metrics.linear_probe import fit_linear_probe
 from hvlm.metrics.proposals import ProposalConfig
-from pipelines.evaluation.embedding import Embedder, EmbedSetup, load_video, mean_levels, rows_in_span
-from pipelines.evaluation.labels import row_labels, vocabulary
-from pipelines.evaluation.records import KINDS
-from pipelines.store.manifest import open_manifest, read_sample
+from pipelines.evaluation.classification_group import vocabulary
+from pipelines.evaluation.hierarchical_vlm.embedding import Embedder, EmbedSetup, mean_levels, rows_in_span
+from pipelines.evaluation.hierarchical_vlm.labels import row_labels
+from pipelines.evaluation.metric_table import KINDS
+from pipelines.store.manifest import open_manifest
 from pipelines.training.checkpoints import find_checkpoint
-from tests.pipelines.evaluation.planted_store import CLIP, NUM_ROWS
+from tests.pipelines.evaluation.planted_store import CLIP, NUM_ROWS, read_only_spans, source_of
 
 
 def _setup(planted, **changes):
     values = {
         "checkpoint_uri": find_checkpoint(planted[1]).uri,
-        "store_uri": planted[0],
-        "encoders": ("clip", "c3d"),
-        "clip": "clip",
-        "l2_normalise": False,
+        "source": source_of(planted[0]),
         "video_embedding": "top",
         "rows_per_video": 1000,
         "rows_per_forward": 4096,
@@ -76,14 +73,6 @@ def test_video_embedding(planted, kind, width):
     assert record.kinds["ours"].video_D.shape == (width,)
 
 
-def test_raw_is_the_unit_features_of_both_encoders(planted):
-    video = load_video(_rows(planted, 1)[0], _setup(planted))
-    half = video.clip.features_TD.shape[1]
-    np.testing.assert_allclose(np.linalg.norm(video.raw.features_TI[:, :half], axis=1), 1, atol=1e-3)
-    np.testing.assert_allclose(np.linalg.norm(video.raw.features_TI[:, half:], axis=1), 1, atol=1e-3)
-    assert not np.allclose(np.linalg.norm(video.model_input.features_TI[:, :half], axis=1), 1, atol=1e-2)
-
-
 def test_mean_levels_are_means_of_two_or_three_rows():
     rows = np.arange(10, dtype=np.float32).reshape(5, 2)
     levels = mean_levels(VideoRows(rows, np.arange(5.0), 0), __import__("torch").device("cpu"))
@@ -129,29 +118,8 @@ def test_proposals_of_a_probe_on_planted_rows_find_the_actions(planted):
     assert {(label, round(start), round(end)) for label, start, end in truth} & near
 
 
-def _of_spans(monkeypatch, *encoders):
-    """Make the store one of the annotated spans, [3, 13) and [16, 27) s, for these encoders."""
-
-    def read(store_uri, row, encoder):
-        features, meta = read_sample(store_uri, row, encoder)
-        if encoder not in encoders:
-            return features, meta
-        times = np.array(meta.timestamps_s)
-        kept = ((times >= 3) & (times < 13)) | ((times >= 16) & (times < 27))
-        return features[kept], replace(meta, num_rows=int(kept.sum()), timestamps_s=times[kept].tolist())
-
-    monkeypatch.setattr("pipelines.evaluation.embedding.read_sample", read)
-
-
-def test_rows_stand_for_nothing_where_an_encoder_has_none(planted, monkeypatch):
-    _of_spans(monkeypatch, "c3d")
-    video = load_video(_rows(planted)[0], _setup(planted))
-    # Rows that touch one of the spans': 2 and 13 s, 15 and 27 s.
-    assert video.raw.times_s.tolist() == [*range(2, 14), *range(15, 28)] == video.model_input.times_s.tolist()
-
-
 def test_proposed_segments_end_at_gaps(planted, monkeypatch):
-    _of_spans(monkeypatch, "clip", "c3d")
+    read_only_spans(monkeypatch, "clip", "c3d")
     probe = SimpleNamespace(probabilities=lambda rows: np.tile([0.0, 1.0], (len(rows), 1)))
     found = Embedder(_setup(planted)).localise(_rows(planted, 1), dict.fromkeys(KINDS, probe), ProposalConfig())[0]
     for kind in KINDS:

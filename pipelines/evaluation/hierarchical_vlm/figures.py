@@ -1,0 +1,125 @@
+"""The figures of HierarchicalVLM's groups of metrics."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.patches import Patch
+
+from hvlm.metrics.proposals import VideoSegments
+from pipelines.evaluation.classification_group import activity_of
+from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
+from pipelines.evaluation.metric_table import KINDS, OURS, RAW
+from pipelines.evaluation.plots import (
+    GREY,
+    PALETTE,
+    WIDTH,
+    bars_svg,
+    map_svg,
+    principal_components,
+    recall_svg,
+    short_label,
+    svg_figure,
+)
+from pipelines.evaluation.results import Figure
+
+_Details = Mapping[str, Any]
+
+
+def group_figures(
+    records: Sequence[VideoRecord], details: Mapping[str, _Details], num_timelines: int
+) -> dict[str, list[Figure]]:
+    """Return the figures of each group that has some.
+
+    Args:
+        records: the videos of the split.
+        details: of each group of metrics.
+        num_timelines: videos whose truth and predictions are drawn.
+    """
+    return {
+        "classification": _classification(records, details["classification"]),
+        "localisation": _localisation(records, details["localisation"], num_timelines),
+        "retrieval": _retrieval(details["retrieval"]),
+    }
+
+
+def _classification(records: Sequence[VideoRecord], tasks: _Details) -> list[Figure]:
+    figures = []
+    for name, task in tasks.items():
+        columns = {kind: task["ap"][kind] for kind in (OURS, RAW)}
+        svg = bars_svg(task["classes"], columns, f"AP per class, {name}")
+        if svg is not None:
+            figures.append(Figure(svg, f"Linear probe on frozen video embeddings, {name}."))
+    if len(records) >= 3:
+        caption = "First two principal components of the video embeddings, coloured by activity or label."
+        figures.append(Figure(_map(records), caption))
+    return figures
+
+
+def _map(records: Sequence[VideoRecord]) -> str:
+    panels = {}
+    for kind in KINDS:
+        points, share = principal_components(np.stack([record.kinds[kind].video_D for record in records]))
+        panels[f"{kind} ({share:.0%} of the variance)"] = points
+    return map_svg(panels, [activity_of(record) or "no label" for record in records])
+
+
+def _localisation(records: Sequence[VideoRecord], details: _Details, num_timelines: int) -> list[Figure]:
+    if not details:
+        return []
+    columns = {column: details["ap"][column] for column in (OURS, RAW, "floor")}
+    svg = bars_svg(details["classes"], columns, "localisation AP per class")
+    figures = [] if svg is None else [Figure(svg, "Mean AP over tIoU 0.5 to 0.95 per class.")]
+    annotated = sorted((record for record in records if record.annotations), key=lambda record: record.video_id)
+    for record in annotated[:num_timelines]:
+        drawn = timeline_svg(record, details["found"][record.key], details["classes"])
+        figures.append(Figure(drawn, f"{record.video_id}: truth and the best predictions, fainter = lower score."))
+    return figures
+
+
+def _retrieval(details: _Details) -> list[Figure]:
+    ranks, figures = details.get("ranks", {}), []
+    for place in dict.fromkeys(name.rsplit("/", 1)[0] for name in ranks):
+        of_kind = {kind: ranks[f"{place}/{kind}"] for kind in (OURS, RAW) if f"{place}/{kind}" in ranks}
+        drawn = recall_svg(of_kind, details["num_candidates"][place], place)
+        figures.append(Figure(drawn, f"Recall at k, {place}."))
+    return figures
+
+
+Bar = tuple[str, float, float, float]  # label, start_s, end_s, opacity
+
+
+def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classes: Sequence[str]) -> str:
+    """Return truth, ours and raw of one video over time.
+
+    As many of the best predictions as there are true segments, plus two; the fainter, the lower the score.
+    """
+    lanes: dict[str, list[Bar]] = {
+        "truth": [(str(a["label"]), float(a["segment"][0]), float(a["segment"][1]), 1.0) for a in record.annotations]
+    }
+    lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
+    labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
+    colour = {label: PALETTE[i] if i < len(PALETTE) else GREY for i, label in enumerate(labels)}
+    with svg_figure(WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
+        axes = figure.subplots()
+        for place, (name, bars) in enumerate(lanes.items()):
+            # Predictions overlap, so each has a strip of its own; true segments share one.
+            thickness = 0.7 if name == "truth" else 0.7 / max(1, len(bars))
+            for depth, (label, start_s, end_s, opacity) in enumerate(bars):
+                y = place if name == "truth" else place - 0.35 + (depth + 0.5) * thickness
+                axes.barh(y, end_s - start_s, thickness, left=start_s, color=colour[label], alpha=opacity)
+        axes.set_yticks(range(len(lanes)), list(lanes))
+        axes.invert_yaxis()
+        axes.set_xlim(0, record.duration_s)
+        axes.set_xlabel("seconds")
+        handles: list[Any] = [Patch(color=colour[label], label=short_label(label, 30)) for label in labels]
+        figure.legend(handles=handles, fontsize=7, loc="outside lower center", ncols=3)
+    return done[0]
+
+
+def _best_bars(found: VideoSegments, classes: Sequence[str], limit: int) -> list[Bar]:
+    best = list(zip(found.label_N, found.span_N2, found.score_N, strict=True))[:limit]
+    top = max((float(score) for _, _, score in best), default=1.0)
+    return [
+        (classes[int(c)], float(span[0]), float(span[1]), 0.25 + 0.75 * float(score) / top) for c, span, score in best
+    ]
