@@ -4,10 +4,7 @@ Videos (and captions) are dealt to the ranks in small groups, their vectors are 
 rank calculates the same metrics from them: retrieval of whole videos by summaries and of clips by captions, SummaryMCQ
 and ShuffleMCQ (5-way, chance 0.2), and the collapse monitors of the clips' vectors.
 
-ShuffleMCQ's wrong options are permutations of the right video's own clips, so only the order tells; the same with the
-summary of another video (`accuracy_wrong_text`) says how much of it is had by any natural order.
-
-Shapes: V videos, C clips, E joint space, O options, S permutations' seeds, Q questions.
+Shapes: V videos, C clips, E joint space, Q questions, O options, P permutations.
 """
 
 from collections.abc import Sequence
@@ -20,14 +17,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hvlm.data.question_builder import NUM_WRONG, QuestionConfig, build_questions
+from hvlm.data.question_builder import QuestionConfig, build_questions
 from hvlm.data.readers.egoclip import ClipRow
 from hvlm.losses.monitors import collapse_monitors
 from hvlm.metrics.multiple_choice import choice_accuracy, shuffle_mcq
 from hvlm.models.hiervl import HierVL
+from pipelines.training.hiervl.questions import SEED, embed_segments, shuffle_scores, wrong_texts
 from pipelines.training.hiervl.samples import ChildSample, LevelReader
 from pipelines.training.retrieval import retrieval_figures
-from pipelines.training.step import autocast, mix_seed
+from pipelines.training.step import autocast
 
 MONITOR_PREFIX = "dev/clip/"
 RECALL = "dev/video/text_to_video/recall_at_1"
@@ -35,8 +33,6 @@ SUMMARY_MCQ = "dev/video/summary_mcq/accuracy"
 MAX_CAPTIONS = 4096
 """Captions of clip retrieval, evenly over the split: their similarities are held at once (64 MiB)."""
 _VIDEOS_AT_ONCE, _CAPTIONS_AT_ONCE = 16, 256
-_SHUFFLE_SEEDS = 5
-_SEED = 1  # of questions and permutations: the same ones at every validation
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
@@ -137,37 +133,17 @@ def _embed_videos(
 ) -> _Vectors:
     part = reader.parent(videos, None)
     batch = type(part.batch)(*(each.to(where[0]) for each in part.batch))
-    V, C = batch.clip_mask_VC.shape
     with autocast(*where):
-        clips_VCE = model.clip_encoder(batch.clips_VCTI.flatten(0, 1), batch.frame_mask_VCT.flatten(0, 1)).view(
-            V, C, -1
-        )
-        video_VE = model.aggregator(clips_VCE, batch.clip_mask_VC)
-        # Permutations come from the video's key, so that they are the same in any group and on any number of ranks.
-        order_VPC = torch.stack([_permutations(reader, number, C) for number in videos]).to(where[0])
-        P = order_VPC.shape[1]
-        shuffled = [
-            model.aggregator(_permuted(clips_VCE, order_VPC[:, p]), _permuted(batch.clip_mask_VC, order_VPC[:, p]))
-            for p in range(P)
-        ]
+        of = embed_segments(model, batch.clips_VCTI, batch.frame_mask_VCT, part.keys)
         summary_VE = model.embed_text(batch.summary_VX)
     return _Vectors(
-        video_VE=_unit(video_VE),
+        video_VE=_unit(of.video_VE),
         summary_VE=_unit(summary_VE),
         summary_V=part.summary_V.numpy(),
-        clips_VCE=clips_VCE.float().cpu().numpy(),
+        clips_VCE=of.clips_VCE.float().cpu().numpy(),
         clip_mask_VC=part.batch.clip_mask_VC.numpy(),
-        shuffled_VPE=_unit(torch.stack(shuffled, 1)),
+        shuffled_VPE=_unit(of.shuffled_VPE),
     )
-
-
-def _permutations(reader: LevelReader, video: int, num_clips: int) -> Tensor:
-    rng = np.random.default_rng([mix_seed(_SEED, video)])
-    return torch.from_numpy(np.stack([rng.permutation(num_clips) for _ in range(_SHUFFLE_SEEDS * NUM_WRONG)]))
-
-
-def _permuted(x_VC: Tensor, order_VC: Tensor) -> Tensor:
-    return x_VC[torch.arange(len(x_VC), device=x_VC.device)[:, None], order_VC]
 
 
 def _unit(x: Tensor) -> Array:
@@ -180,7 +156,7 @@ def _summary_mcq(reader: LevelReader, videos: Sequence[int], of: _Vectors) -> di
     place = {reader.keys[number]: i for i, number in enumerate(videos)}
     # A summary's group stands for its text: the builder only compares texts.
     rows = [ClipRow(key, reader.levels.videos[key].span_s, str(int(of.summary_V[i]))) for key, i in place.items()]
-    questions = build_questions(rows, QuestionConfig(kind="summary", seed=_SEED)).questions
+    questions = build_questions(rows, QuestionConfig(kind="summary", seed=SEED)).questions
     if not questions:
         return {}
     options_QO = np.array([[place[choice.video_id] for choice in each.choices] for each in questions])
@@ -195,26 +171,15 @@ def _summary_mcq(reader: LevelReader, videos: Sequence[int], of: _Vectors) -> di
 def _shuffle_mcq(of: _Vectors) -> dict[str, float]:
     """ShuffleMCQ under the tie rule, with the true text and with that of the next video whose summary differs."""
     true_QE = of.summary_VE
-    wrong_Q = [_other_summary(of.summary_V, q) for q in range(len(true_QE))]
+    wrong_Q = wrong_texts(of.summary_V)
     if not (np.isfinite(of.shuffled_VPE).all() and np.isfinite(of.video_VE).all() and np.isfinite(true_QE).all()):
         return {}
     metrics = {"dev/video/shuffle_mcq/accuracy": _shuffle_accuracy(of, true_QE)}
-    if None not in wrong_Q:
-        wrong_QE = true_QE[[each for each in wrong_Q if each is not None]]
-        metrics["dev/video/shuffle_mcq/accuracy_wrong_text"] = _shuffle_accuracy(of, wrong_QE)
+    if wrong_Q is not None:
+        metrics["dev/video/shuffle_mcq/accuracy_wrong_text"] = _shuffle_accuracy(of, true_QE[wrong_Q])
     return metrics
 
 
 def _shuffle_accuracy(of: _Vectors, text_QE: Array) -> float:
-    right_Q1 = np.einsum("qe,qe->q", text_QE, of.video_VE)[:, None]
-    wrong_QSO = np.einsum("qe,qpe->qp", text_QE, of.shuffled_VPE).reshape(len(text_QE), _SHUFFLE_SEEDS, NUM_WRONG)
-    # The tie rule looks at no place, so the right option may stand first in every question.
-    score_SQO = np.stack([np.concatenate([right_Q1, wrong_QSO[:, s]], 1) for s in range(_SHUFFLE_SEEDS)])
+    score_SQO = shuffle_scores(text_QE, of.video_VE, of.shuffled_VPE)
     return float(shuffle_mcq(score_SQO, np.zeros(score_SQO.shape[:2], np.int64)).accuracy)
-
-
-def _other_summary(summary_V: Array, video: int) -> int | None:
-    """The next video, going round, with another summary."""
-    count = len(summary_V)
-    later = ((video + step) % count for step in range(1, count))
-    return next((other for other in later if summary_V[other] != summary_V[video]), None)

@@ -118,11 +118,6 @@ def test_summary_mcq_by_hand(system: HierVLSystem) -> None:
     assert few == {}
 
 
-def test_another_summary_goes_round_and_may_not_be_there() -> None:
-    assert [validation._other_summary(np.array([3, 3, 4]), i) for i in range(3)] == [2, 2, 0]
-    assert validation._other_summary(np.array([3, 3]), 0) is None
-
-
 def test_an_empty_split_gives_nothing(system: HierVLSystem) -> None:
     table = SampleTable.of(system.job.open_manifest(), "none")
     sampling = ParentSamplingConfig(num_clips=4)
