@@ -3,7 +3,8 @@
     python -m jobs.evaluate --config jobs/configs/evaluate_demo.yaml
     python -m jobs.evaluate --config jobs/configs/evaluate_demo.yaml checkpoint=null run_id=<MLflow run>
 
-Every metric stands beside the raw features on the same protocol, and chance.
+Every metric stands beside the raw features on the same protocol, and chance. The YAML's `system` says what was trained:
+HierarchicalVLM or HierVL (`jobs/configs/evaluate_hiervl_smoke.yaml`).
 """
 
 from infra import storage

@@ -4,7 +4,8 @@ one.
 Probes are fitted on train, their penalty is chosen on dev, the figures are of the reported split.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from hvlm.metrics.classification import ClassificationResult, class_separation, evaluate_classification, knn_scores
 from hvlm.metrics.linear_probe import Kind, LinearProbe, ProbeConfig, choose_probe, fit_linear_probe
 from pipelines.evaluation.metric_table import KINDS, Absent, GroupResult, MetricRow, rows_of
-from pipelines.evaluation.parts import LabelledVideo, Parts
+from pipelines.evaluation.parts import AnnotatedVideo, LabelledVideo, Parts
+from pipelines.evaluation.plots import bars_svg
+from pipelines.evaluation.results import Figure
 
 CHANCE_DRAWS = 20
 
@@ -85,6 +88,37 @@ def _activity_task(parts: Parts[LabelledVideo]) -> Task | str:
     return Task("activity", classes, "multinomial", truth)
 
 
+def ap_figures(details: Mapping[str, Any]) -> list[Figure]:
+    """Return a figure of the AP per class of every task."""
+    figures = []
+    for name, task in details.items():
+        svg = bars_svg(task["classes"], {kind: task["ap"][kind] for kind in KINDS}, f"AP per class, {name}")
+        if svg is not None:
+            figures.append(Figure(svg, f"Linear probe on frozen video embeddings, {name}."))
+    return figures
+
+
+def prediction_columns(details: Mapping[str, Any], count: int) -> list[dict[str, str]]:
+    """Return `{kind}.top_{task}` of each of the `count` reported videos: the class that the probe finds likeliest."""
+    columns: list[dict[str, str]] = [{} for _ in range(count)]
+    for name, task in details.items():
+        for kind, scores in task["probability"].items():
+            for row, best in zip(columns, scores.argmax(axis=1), strict=True):
+                row[f"{kind}.top_{name}"] = task["classes"][int(best)]
+    return columns
+
+
+def named_ap(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `{task: {column: {class: AP}}}`, None for a class that no reported video has."""
+    return {
+        name: {
+            column: {c: value if math.isfinite(value) else None for c, value in zip(task["classes"], ap, strict=True)}
+            for column, ap in task["ap"].items()
+        }
+        for name, task in details.items()
+    }
+
+
 def vocabulary(records: Sequence[LabelledVideo]) -> list[str]:
     """Return the annotated labels, sorted: position = class number."""
     return sorted({str(item["label"]) for record in records for item in record.annotations})
@@ -99,12 +133,12 @@ def label_matrix(records: Sequence[LabelledVideo], names: Sequence[str]) -> NDAr
     return matrix
 
 
-def activity_of(record: LabelledVideo) -> str | None:
+def activity_of(record: AnnotatedVideo) -> str | None:
     """Return the activity that the source list names for a video, else its labels in their order of time."""
     return record.activity or ", then ".join(order_of(record)) or None
 
 
-def order_of(record: LabelledVideo) -> list[str]:
+def order_of(record: AnnotatedVideo) -> list[str]:
     """Return the labels by start time, repetitions of the one before left out."""
     ordered = sorted(record.annotations, key=lambda item: (item["segment"][0], item["segment"][1], item["label"]))
     labels = [str(item["label"]) for item in ordered]

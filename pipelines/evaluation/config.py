@@ -1,7 +1,7 @@
 """What every configuration of `jobs.evaluate` has; each system adds its own (`registry.EVALUATE_CONFIG`)."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hvlm.config import Config, require
 from hvlm.metrics.linear_probe import ProbeConfig
@@ -14,8 +14,10 @@ from pipelines.evaluation.spread import EvaluateResources
 class EvaluateConfig(Config):
     """One evaluation; give `checkpoint` or `run_id`.
 
+    `TRAINED_AS`: the systems of the training whose checkpoints are evaluated so.
+
     Args:
-        system: what was trained, as in the training's configuration.
+        system: how the checkpoint is evaluated: by the groups of metrics of this system.
         checkpoint: a checkpoint's folder, or a training's output_uri. run_id: a training's MLflow run.
         which: with an output_uri or a run, the checkpoint with the best dev score or the latest one.
         store_uri: null is the store of the training at its pinned version; another one is read at its newest version,
@@ -26,6 +28,8 @@ class EvaluateConfig(Config):
         probe: how linear probes are fitted. knn_k: neighbours of k-NN.
         tracking: null is where the training was tracked.
     """
+
+    TRAINED_AS: ClassVar[tuple[str, ...]] = ()
 
     system: str
     checkpoint: str | None = None

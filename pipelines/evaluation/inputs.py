@@ -93,12 +93,12 @@ def open_inputs(config: EvaluateConfig) -> EvaluationInputs:
 def _check_system(config: EvaluateConfig, info: CheckpointInfo, uri: str) -> None:
     # What was written before there were several systems does not say it.
     trained = info.config.get("system", DEFAULT_SYSTEM)
-    if trained != config.system:
+    if trained not in config.TRAINED_AS:
         raise UserError(
-            what="system",
-            got=f"{config.system}, but {uri} is a training of {trained}",
-            expected=f"system: {trained}",
-            do="set it, and leave out the keys that only the other system has",
+            what="checkpoint",
+            got=f"{uri}, a training of {trained}",
+            expected=f"one of {' or '.join(config.TRAINED_AS)}, which system: {config.system} evaluates",
+            do="name another checkpoint, or the system that evaluates this one",
         )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 # Without a dev split one training video in so many chooses the probes' penalty.
 _DEV_SHARE = 5
 # Why a probe's figures on these splits would say nothing, and what that means for the figures that need no probe.
-_NO_PROBES = {
+LEARNT_ON = {
     "train": "probes are fitted on train, so figures on it would not be of held-out videos",
     "dev": "the probes' penalty is chosen on dev, so figures on it would not be of held-out videos",
 }
@@ -26,14 +26,8 @@ class VideoFeatures(Protocol):
         ...
 
 
-class LabelledVideo(Protocol):
-    """What the classification of videos knows of one."""
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def split(self) -> str: ...
+class AnnotatedVideo(Protocol):
+    """What is known of a video without any model."""
 
     @property
     def annotations(self) -> list[dict[str, Any]]:
@@ -42,6 +36,16 @@ class LabelledVideo(Protocol):
 
     @property
     def activity(self) -> str | None: ...
+
+
+class LabelledVideo(AnnotatedVideo, Protocol):
+    """What the classification of videos knows of one."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def split(self) -> str: ...
 
     @property
     def kinds(self) -> Mapping[str, VideoFeatures]:
@@ -82,8 +86,8 @@ def make_parts(records: Sequence[V], split: str) -> Parts[V]:
 
 def probes_refused(parts: Parts[LabelledVideo]) -> str:
     """Return why no probe is reported on these videos; empty when probes are."""
-    if parts.split in _NO_PROBES:
-        return _NO_PROBES[parts.split]
+    if parts.split in LEARNT_ON:
+        return LEARNT_ON[parts.split]
     if parts.train and parts.dev:
         return ""
     return f"probes need train and dev videos; the store has {len(parts.train)} and {len(parts.dev)}"

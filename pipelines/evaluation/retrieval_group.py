@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.retrieval import RetrievalResult, best_ranks, chance_retrieval, summarise_ranks
 from pipelines.evaluation.metric_table import KINDS, Absent, GroupResult, MetricRow
+from pipelines.evaluation.plots import recall_svg
+from pipelines.evaluation.results import Figure
 
 # A block of similarities stays below 2,048 x candidates, whatever the number of queries.
 _QUERY_BLOCK = 2048
@@ -121,6 +123,16 @@ def rank_columns(records: Sequence[ToldVideo], details: Mapping[str, Any]) -> li
         for i, rank in zip(with_text, ranks, strict=True):
             columns[i][f"{kind}.{direction}_rank"] = int(rank)
     return columns
+
+
+def recall_figures(details: Mapping[str, Any]) -> list[Figure]:
+    """Return a figure of recall at k for each level and direction."""
+    ranks, figures = details.get("ranks", {}), []
+    for place in dict.fromkeys(name.rsplit("/", 1)[0] for name in ranks):
+        of_kind = {kind: ranks[f"{place}/{kind}"] for kind in KINDS if f"{place}/{kind}" in ranks}
+        drawn = recall_svg(of_kind, details["num_candidates"][place], place)
+        figures.append(Figure(drawn, f"Recall at k, {place}."))
+    return figures
 
 
 def all_texts(records: Sequence[ToldVideo]) -> list[str]:

@@ -23,7 +23,12 @@ def sample_values(frame: pl.DataFrame, split: str) -> SampleValues:
     """
     values: SampleValues = {}
     for kind in KINDS:
-        for name, of_sample in (*_hits(frame, kind), *_recalls(frame, kind), *_consistency(frame, kind)):
+        for name, of_sample in (
+            *_hits(frame, kind),
+            *_recalls(frame, kind),
+            *_consistency(frame, kind),
+            *_named(frame, kind),
+        ):
             values.setdefault(f"{split}/{name}", {})[kind] = of_sample
     return values
 
@@ -66,6 +71,14 @@ def _consistency(frame: pl.DataFrame, kind: str) -> Iterator[tuple[str, dict[str
     if column in frame.columns:
         known = frame.filter(pl.col(column).is_not_null())
         yield "frame/temporal_consistency", _keyed(known, known[column].to_list())
+
+
+def _named(frame: pl.DataFrame, kind: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """A column `ours/…` or `raw/…` is named after the metric of which it has the values."""
+    for column in frame.columns:
+        if column.startswith(f"{kind}/"):
+            known = frame.filter(pl.col(column).is_not_null())
+            yield column.removeprefix(f"{kind}/"), _keyed(known, known[column].to_list())
 
 
 def _keyed(frame: pl.DataFrame, values: list[Any]) -> dict[str, float]:

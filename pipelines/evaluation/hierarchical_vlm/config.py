@@ -1,7 +1,7 @@
 """Configuration of an evaluation of HierarchicalVLM."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from hvlm.config import Config
 from hvlm.encoders.config import ClipConfig
@@ -20,6 +20,8 @@ class HierarchicalVLMEvaluateConfig(EvaluateConfig, Config):
         max_probe_rows: rows over all videos that frame probes and ranks see; longer videos are thinned evenly.
         num_timelines: videos whose truth and predictions are drawn.
     """
+
+    TRAINED_AS: ClassVar[tuple[str, ...]] = ("hierarchical_vlm",)
 
     system: Literal["hierarchical_vlm"] = "hierarchical_vlm"
     video_embedding: VideoEmbedding = "top"

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.patches import Patch
 
 from hvlm.metrics.proposals import VideoSegments
-from pipelines.evaluation.classification_group import activity_of
+from pipelines.evaluation.classification_group import activity_of, ap_figures
 from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
 from pipelines.evaluation.metric_table import KINDS, OURS, RAW
 from pipelines.evaluation.plots import (
@@ -17,11 +17,11 @@ from pipelines.evaluation.plots import (
     bars_svg,
     map_svg,
     principal_components,
-    recall_svg,
     short_label,
     svg_figure,
 )
 from pipelines.evaluation.results import Figure
+from pipelines.evaluation.retrieval_group import recall_figures
 
 _Details = Mapping[str, Any]
 
@@ -39,17 +39,12 @@ def group_figures(
     return {
         "classification": _classification(records, details["classification"]),
         "localisation": _localisation(records, details["localisation"], num_timelines),
-        "retrieval": _retrieval(details["retrieval"]),
+        "retrieval": recall_figures(details["retrieval"]),
     }
 
 
 def _classification(records: Sequence[VideoRecord], tasks: _Details) -> list[Figure]:
-    figures = []
-    for name, task in tasks.items():
-        columns = {kind: task["ap"][kind] for kind in (OURS, RAW)}
-        svg = bars_svg(task["classes"], columns, f"AP per class, {name}")
-        if svg is not None:
-            figures.append(Figure(svg, f"Linear probe on frozen video embeddings, {name}."))
+    figures = ap_figures(tasks)
     if len(records) >= 3:
         caption = "First two principal components of the video embeddings, coloured by activity or label."
         figures.append(Figure(_map(records), caption))
@@ -74,15 +69,6 @@ def _localisation(records: Sequence[VideoRecord], details: _Details, num_timelin
     for record in annotated[:num_timelines]:
         drawn = timeline_svg(record, details["found"][record.key], details["classes"])
         figures.append(Figure(drawn, f"{record.video_id}: truth and the best predictions, fainter = lower score."))
-    return figures
-
-
-def _retrieval(details: _Details) -> list[Figure]:
-    ranks, figures = details.get("ranks", {}), []
-    for place in dict.fromkeys(name.rsplit("/", 1)[0] for name in ranks):
-        of_kind = {kind: ranks[f"{place}/{kind}"] for kind in (OURS, RAW) if f"{place}/{kind}" in ranks}
-        drawn = recall_svg(of_kind, details["num_candidates"][place], place)
-        figures.append(Figure(drawn, f"Recall at k, {place}."))
     return figures
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from hvlm.data.activitynet import canonical_id
-from pipelines.evaluation.classification_group import activity_of
+from pipelines.evaluation.classification_group import activity_of, named_ap, prediction_columns
 from pipelines.evaluation.hierarchical_vlm.figures import group_figures
 from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
 from pipelines.evaluation.metric_table import KINDS, OURS, Absent, MetricRow
@@ -32,7 +32,7 @@ class MeasuredSplit:
     """Everything measured on one split; `details` by group: consistency, classification, localisation, retrieval."""
 
     split: str
-    records: list[VideoRecord]
+    records: Sequence[VideoRecord]
     rows: list[MetricRow]
     absent: list[Absent]
     details: dict[str, dict[str, Any]]
@@ -87,9 +87,9 @@ def sample_frame(result: MeasuredSplit) -> pl.DataFrame:
         | {f"{kind}.distant_cosine": _or_none(record.kinds[kind].distant_cosine) for kind in KINDS}
         for record in result.records
     ]
-    _add_predictions(rows, result)
-    for row, ranks in zip(rows, rank_columns(result.records, result.details["retrieval"]), strict=True):
-        row |= ranks
+    predicted = prediction_columns(result.details["classification"], len(rows))
+    ranks = rank_columns(result.records, result.details["retrieval"])
+    rows = [row | best | rank for row, best, rank in zip(rows, predicted, ranks, strict=True)]
     schema: dict[str, Any] = {"labels": pl.List(pl.String), "activity": pl.String, "summary": pl.String}
     return pl.DataFrame(rows, schema_overrides=schema, infer_schema_length=None)
 
@@ -136,27 +136,9 @@ def _submission(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _per_class_ap(result: MeasuredSplit) -> dict[str, Any]:
-    per_class: dict[str, Any] = {}
-    for name, task in result.details["classification"].items():
-        per_class[f"classification/{name}"] = _named(task["classes"], task["ap"])
+    tasks = {f"classification/{name}": task for name, task in result.details["classification"].items()}
     localisation = result.details["localisation"]
-    if localisation:
-        per_class["localisation"] = _named(localisation["classes"], localisation["ap"])
-    return per_class
-
-
-def _named(classes: Sequence[str], columns: dict[str, Any]) -> dict[str, Any]:
-    return {
-        column: {name: _or_none(float(value)) for name, value in zip(classes, values, strict=True)}
-        for column, values in columns.items()
-    }
-
-
-def _add_predictions(rows: list[dict[str, Any]], result: MeasuredSplit) -> None:
-    for name, task in result.details["classification"].items():
-        for kind, scores in task["probability"].items():
-            for row, best in zip(rows, scores.argmax(axis=1), strict=True):
-                row[f"{kind}.top_{name}"] = task["classes"][int(best)]
+    return named_ap(tasks | ({"localisation": localisation} if localisation else {}))
 
 
 def _or_none(value: float) -> float | None:

@@ -1,7 +1,5 @@
 """Wrong input of an evaluation: each is refused before Ray starts, with what to do."""
 
-import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -40,7 +38,7 @@ def test_good_inputs(planted):
 def test_a_training_of_another_system_is_refused(planted, tmp_path):
     uri = find_checkpoint(planted[1]).uri
     other = _changed(planted, tmp_path, config=read_info(uri).config | {"system": "hiervl"})
-    with pytest.raises(UserError, match="a training of hiervl; expected system: hiervl"):
+    with pytest.raises(UserError, match="a training of hiervl; expected one of hierarchical_vlm"):
         open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=other))
 
 
@@ -146,15 +144,3 @@ def test_checkpoint_is_found_by_its_run(planted):
 def test_training_run_of_another_server_is_not_taken_for_one_here(planted, tmp_path):
     tracking = TrackingConfig(uri=f"sqlite:///{tmp_path}/other.db")
     assert open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=planted[1], tracking=tracking)).run_id is None
-
-
-def test_damaged_checkpoint(planted, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(find_checkpoint(planted[1]).uri, folder)
-    marker = json.loads((folder / "complete.json").read_text())
-    data = bytearray((folder / "model.safetensors").read_bytes())
-    data[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(bytes(data))
-    assert marker["step"] == 2
-    with pytest.raises(UserError, match="sha256"):
-        open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=str(folder)))

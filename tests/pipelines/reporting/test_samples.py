@@ -15,6 +15,7 @@ FRAME = pl.DataFrame(
         "ours.text_to_video_rank": [1, 6, None],
         "raw.text_to_video_rank": [11, 1, None],
         "ours.temporal_consistency": [0.5, None, 0.25],
+        "raw/video/summary_mcq/accuracy": [1.0, None, 0.0],
     }
 )
 
@@ -27,6 +28,7 @@ def test_values_by_hand():
     assert values["val/video/text_to_video/recall_at_5"]["ours"] == {"a": 1.0, "b": 0.0}
     assert values["val/video/text_to_video/recall_at_10"] == {"ours": {"a": 1.0, "b": 1.0}, "raw": {"a": 0.0, "b": 1.0}}
     assert values["val/frame/temporal_consistency"] == {"ours": {"a": 0.5, "c": 0.25}}
+    assert values["val/video/summary_mcq/accuracy"] == {"raw": {"a": 1.0, "c": 0.0}}
     assert not any("video_to_text" in name for name in values)
 
 

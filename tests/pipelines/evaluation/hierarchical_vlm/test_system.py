@@ -1,5 +1,7 @@
 """HierarchicalVLM as the evaluation sees it: its text tower, and what it says of videos that training read."""
 
+import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -75,3 +77,15 @@ def test_model_without_text_keeps_raw_retrieval_when_the_encoder_is_named(plante
     )
     assert wrong.clip is None
     assert "weights" in wrong.no_text
+
+
+def test_damaged_checkpoint(planted, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(find_checkpoint(planted[1]).uri, folder)
+    marker = json.loads((folder / "complete.json").read_text())
+    data = bytearray((folder / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(bytes(data))
+    assert marker["step"] == 2
+    with pytest.raises(UserError, match="sha256"):
+        _open(HierarchicalVLMEvaluateConfig(checkpoint=str(folder)))

@@ -1,0 +1,35 @@
+"""A HierVL comes back from its checkpoint as it was."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hvlm.errors import UserError
+from pipelines.evaluation.hiervl.checkpoint import load_hiervl
+from pipelines.training.checkpoints import (
+    CheckpointContent,
+    find_checkpoint,
+    read_info,
+    read_model_state,
+    save_checkpoint,
+)
+from tests.pipelines.evaluation.planted_store import CLIP
+
+
+def _saved(uri, output, **changes):
+    info = read_info(uri)
+    info = replace(info, config=info.config | {"model": info.config["model"] | changes})
+    content = CheckpointContent(model=read_model_state(uri), trainer={}, info=info, metrics={}, score=None)
+    return save_checkpoint(str(output), content).uri
+
+
+def test_the_model_is_that_of_the_training(trained, tmp_path):
+    uri = find_checkpoint(trained[1]).uri
+    loaded = load_hiervl(uri)
+    assert not loaded.model.training
+    assert (loaded.sampling.num_clips, loaded.text_encoder, loaded.max_frames) == (4, CLIP, None)
+    for name, value in read_model_state(uri).items():
+        torch.testing.assert_close(loaded.model.state_dict()[name], value)
+    with pytest.raises(UserError, match="another architecture"):
+        load_hiervl(_saved(uri, tmp_path, dim=16))
