@@ -21,7 +21,8 @@ class HierarchicalVLMEvaluateConfig(EvaluateConfig, Config):
         num_timelines: videos whose truth and predictions are drawn.
     """
 
-    TRAINED_AS: ClassVar[tuple[str, ...]] = ("hierarchical_vlm",)
+    # Of a baseline the HierarchicalVLM inside it is evaluated.
+    TRAINED_AS: ClassVar[tuple[str, ...]] = ("hierarchical_vlm", "supervised", "moco")
 
     system: Literal["hierarchical_vlm"] = "hierarchical_vlm"
     video_embedding: VideoEmbedding = "top"

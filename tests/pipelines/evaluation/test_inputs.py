@@ -38,7 +38,7 @@ def test_good_inputs(planted):
 def test_a_training_of_another_system_is_refused(planted, tmp_path):
     uri = find_checkpoint(planted[1]).uri
     other = _changed(planted, tmp_path, config=read_info(uri).config | {"system": "hiervl"})
-    with pytest.raises(UserError, match="a training of hiervl; expected one of hierarchical_vlm"):
+    with pytest.raises(UserError, match="a training of hiervl; expected one of hierarchical_vlm or supervised or moco"):
         open_inputs(HierarchicalVLMEvaluateConfig(checkpoint=other))
 
 
