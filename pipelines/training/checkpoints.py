@@ -280,8 +280,8 @@ def load_model(uri: str, device: str = "cpu") -> tuple[HierarchicalVLM, Checkpoi
         raise UserError(
             what="checkpoint",
             got=f"{uri}, a training of system {system}",
-            expected="one of hierarchical_vlm, which jobs.evaluate measures",
-            do=f"read its dev metrics in the MLflow run {info.run_id}",
+            expected="a training of hierarchical_vlm, or of a baseline with its model inside",
+            do=f"set system: {system} in the YAML of jobs.evaluate",
         )
     config = build_config(HierarchicalVLMConfig, info.config["model"], origin=f"{uri}/{INFO_FILE}, model")
     model = build_model(config, info.d_in, info.d_text)

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from hvlm.config import require
 from hvlm.data.hierarchy import ParentSamplingConfig
 from hvlm.encoders.config import ClipConfig
 from hvlm.models.hiervl import HierVL, HierVLConfig, build_hiervl
@@ -25,16 +26,25 @@ def load_hiervl(uri: str, device: str = "cpu") -> LoadedHierVL:
     """Return the model of a checkpoint.
 
     Raises:
-        UserError: damaged, of a newer format, or its weights do not fit the architecture its config names.
+        UserError: damaged, of a newer format, or its weights do not fit the architecture its config names; it read
+            texts whose encoder is not at hand.
     """
     info = read_info(uri)
     origin = f"{uri}/{INFO_FILE}"
+    encoder = info.config["text"]["encoder"]
+    require(
+        encoder.get("kind") != "imported",
+        what=f"{origin}, text.encoder",
+        got=f"imported text features of '{encoder.get('extractor')}'",
+        expected="a CLIP text tower: the questions of jobs.evaluate have texts of their own",
+        do=f"read its dev metrics in the MLflow run {info.run_id}",
+    )
     config = build_config(HierVLConfig, info.config["model"], origin=f"{origin}, model")
     model = build_hiervl(config, sum(info.d_in), info.d_text or 0)
     load_weights(model, read_model_state(uri), uri)
     return LoadedHierVL(
         model.to(device).eval(),
         build_config(ParentSamplingConfig, info.config["sampling"], origin=f"{origin}, sampling"),
-        build_config(ClipConfig, info.config["text"]["encoder"], origin=f"{origin}, text"),
+        build_config(ClipConfig, encoder, origin=f"{origin}, text"),
         None if config.clip.kind == "mean" else config.clip.max_frames,
     )

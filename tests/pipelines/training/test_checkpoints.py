@@ -192,7 +192,9 @@ def test_a_model_of_another_system_is_not_evaluated(tmp_path: Path) -> None:
     saved = content(1)
     info = replace(saved.info, config=saved.info.config | {"system": "hiervl"})
     checkpoint = save_checkpoint(str(tmp_path), replace(saved, info=info))
-    with pytest.raises(UserError, match="a training of system hiervl; expected one of hierarchical_vlm"):
+    with pytest.raises(
+        UserError, match=r"a training of system hiervl; expected a training of hierarchical_vlm.*system: hiervl"
+    ):
         load_model(checkpoint.uri)
     named = replace(saved, info=replace(info, config=info.config | {"system": "hierarchical_vlm"}))
     assert load_model(save_checkpoint(str(tmp_path / "named"), named).uri)[1] == named.info

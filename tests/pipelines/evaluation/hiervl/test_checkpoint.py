@@ -17,9 +17,9 @@ from pipelines.training.checkpoints import (
 from tests.pipelines.evaluation.planted_store import CLIP
 
 
-def _saved(uri, output, **changes):
+def _saved(uri, output, section="model", **changes):
     info = read_info(uri)
-    info = replace(info, config=info.config | {"model": info.config["model"] | changes})
+    info = replace(info, config=info.config | {section: info.config[section] | changes})
     content = CheckpointContent(model=read_model_state(uri), trainer={}, info=info, metrics={}, score=None)
     return save_checkpoint(str(output), content).uri
 
@@ -33,3 +33,10 @@ def test_the_model_is_that_of_the_training(trained, tmp_path):
         torch.testing.assert_close(loaded.model.state_dict()[name], value)
     with pytest.raises(UserError, match="another architecture"):
         load_hiervl(_saved(uri, tmp_path, dim=16))
+
+
+def test_texts_without_a_text_tower_are_refused(trained, tmp_path):
+    imported = {"kind": "imported", "extractor": "words, one-hot"}
+    uri = _saved(find_checkpoint(trained[1]).uri, tmp_path, section="text", encoder=imported)
+    with pytest.raises(UserError, match="'words, one-hot'; expected a CLIP text tower"):
+        load_hiervl(uri)
