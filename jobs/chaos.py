@@ -19,8 +19,8 @@ from typing import Literal
 
 from hvlm.config import Config, require
 from jobs.entry import run_job
-from pipelines.extraction.chaos import ChaosReport, KillPlan, run_chaos
-from pipelines.extraction.chaos_cluster import TwoNodes
+from pipelines.chaos.cluster import TwoNodes
+from pipelines.chaos.run import ChaosReport, KillPlan, run_chaos
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,9 @@ from infra import retries
 from infra.config_io import build_config
 from jobs import extract
 from jobs.entry import guarded
+from pipelines.chaos.run import describe
 from pipelines.extraction import dataset as dataset_module
 from pipelines.extraction import run as run_module
-from pipelines.extraction.chaos import describe
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages, extraction_dataset
 from pipelines.extraction.staging_stage import Stager

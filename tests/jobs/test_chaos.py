@@ -7,7 +7,7 @@ from hvlm.errors import UserError
 from infra.config_io import load_config
 from jobs import chaos
 from jobs.chaos import ChaosConfig, job
-from pipelines.extraction.chaos import ChaosReport
+from pipelines.chaos.run import ChaosReport
 
 
 @pytest.mark.parametrize(("differences", "code"), [([], 0), (["round-001: shards: 1 entries, 2 …"], 1)])

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from hvlm.errors import UserError
+from pipelines.chaos.run import compare, describe
 from pipelines.extraction import dataset as dataset_module
 from pipelines.extraction import encode_stage
 from pipelines.extraction import run as run_module
-from pipelines.extraction.chaos import compare, describe
 from pipelines.extraction.config import ExtractConfig
 from pipelines.extraction.dataset import Stages
 from pipelines.extraction.decode_stage import Decoder

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.extraction import chaos_round
-from pipelines.extraction.chaos_round import ChaosError, Round
-from pipelines.extraction.chaos_targets import SHARDS, STAGED, TARGETS, Target
+from pipelines.chaos import round as round_module
+from pipelines.chaos.round import ChaosError, Round
+from pipelines.chaos.targets import SHARDS, STAGED, TARGETS, Target
 
 # Stages what is not staged yet, publishes, and goes on for a while; with a second argument, has a part meanwhile.
 JOB = """
@@ -73,7 +73,7 @@ def test_a_job_that_outlives_the_loss_of_a_part_survived(tmp_path: Path) -> None
 def test_a_job_that_neither_goes_on_nor_ends_is_counted_and_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chaos_round, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(round_module, "_PATIENCE_S", 0.2)
     played = new_round(tmp_path, "60", job=JOB.replace("part.wait()", "part.wait(); time.sleep(60)"))
     assert played.kill(["encoder actor"]) == [] and played.hung == 1
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from hvlm.errors import JobError
-from pipelines.extraction.chaos_cluster import TwoNodes, family_of
-from pipelines.extraction.chaos_source import ChangingSource
-from pipelines.extraction.chaos_targets import CLUSTER_TARGETS, SHARDS, STAGED, TARGETS, Moment, num_written
+from pipelines.chaos.cluster import TwoNodes, family_of
+from pipelines.chaos.source import ChangingSource
+from pipelines.chaos.targets import CLUSTER_TARGETS, SHARDS, STAGED, TARGETS, Moment, num_written
 
 logger = logging.getLogger(__name__)
 _POLL_S = 0.05

@@ -5,7 +5,7 @@ import time
 
 import psutil
 
-from pipelines.extraction.chaos_cluster import TwoNodes, family_of
+from pipelines.chaos.cluster import TwoNodes, family_of
 
 COUNT = "import ray; ray.init('{address}', logging_level='ERROR'); print('alive', sum(n['Alive'] for n in ray.nodes()))"
 

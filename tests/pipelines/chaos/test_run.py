@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from pipelines.extraction import chaos
-from pipelines.extraction.chaos import KillPlan, compare, describe, describe_content, run_chaos
-from pipelines.extraction.chaos_round import ChaosError
+from pipelines.chaos import run as run_module
+from pipelines.chaos.round import ChaosError
+from pipelines.chaos.run import KillPlan, compare, describe, describe_content, run_chaos
 from tests.pipelines.store.world import World, ids
 
 
@@ -91,9 +91,9 @@ class FakeRound:
 def rounds(monkeypatch: pytest.MonkeyPatch) -> list[FakeRound]:
     """The rounds that are started, without jobs; every second store differs from the undisturbed one."""
     monkeypatch.setattr(FakeRound, "started", [])
-    monkeypatch.setattr(chaos, "Round", FakeRound)
-    monkeypatch.setattr(chaos, "describe", lambda uri: {"samples": [uri[-1] in "3"]})
-    monkeypatch.setattr(chaos, "describe_content", lambda uri: {"content": [Path(uri).name]})
+    monkeypatch.setattr(run_module, "Round", FakeRound)
+    monkeypatch.setattr(run_module, "describe", lambda uri: {"samples": [uri[-1] in "3"]})
+    monkeypatch.setattr(run_module, "describe_content", lambda uri: {"content": [Path(uri).name]})
     return FakeRound.started
 
 
@@ -103,7 +103,7 @@ def command(store_uri: str, source_uri: str) -> list[str]:
 
 def test_each_target_has_its_turn_and_one_that_was_missed_the_next(rounds: list[FakeRound], tmp_path: Path) -> None:
     report = run_chaos(command, "/videos", tmp_path / "new", KillPlan(num_kills=24, per_round=8))
-    assert report.kills.total() == 24 and set(report.kills) == set(chaos.TARGETS)
+    assert report.kills.total() == 24 and set(report.kills) == set(run_module.TARGETS)
     assert set(report.kills.values()) == {2, 3}
     assert report.rounds == report.survived == len(rounds) - 1 and report.hung == report.changes == 0
     missed = [number for number, played in enumerate(rounds[1:]) if "raylet" in played.names and number < 2]
@@ -125,7 +125,7 @@ def test_in_every_second_round_a_copy_of_the_source_changes(rounds: list[FakeRou
 def test_targets_that_never_come_up_end_it(
     rounds: list[FakeRound], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chaos, "TARGETS", {"raylet": chaos.TARGETS["raylet"]})
+    monkeypatch.setattr(run_module, "TARGETS", {"raylet": run_module.TARGETS["raylet"]})
     monkeypatch.setattr(FakeRound, "kill", lambda played, names: list(names))
     with pytest.raises(ChaosError, match=r"3 jobs came to their end, and none of these .*raylet"):
         run_chaos(command, "/videos", tmp_path / "new", KillPlan(num_kills=1))

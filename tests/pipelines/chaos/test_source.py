@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 from hvlm.video.index import scan_video
-from pipelines.extraction.chaos_source import CHANGES, ChangingSource
+from pipelines.chaos.source import CHANGES, ChangingSource
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.extraction import chaos_targets
-from pipelines.extraction.chaos_targets import CLUSTER_TARGETS, STAGED, TARGETS, Moment, num_written
+from pipelines.chaos import targets as targets_module
+from pipelines.chaos.targets import CLUSTER_TARGETS, STAGED, TARGETS, Moment, num_written
 
 DRIVER, WORKER, OTHER = object(), object(), object()
 
@@ -20,7 +20,7 @@ def moment(name: str, store: Path, most: int = 0, seed: int = 0) -> Moment:
 @pytest.fixture(autouse=True)
 def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A moment comes with its sign."""
-    monkeypatch.setattr(chaos_targets, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(targets_module, "_PAUSE_S", 0.0)
 
 
 def stage(store: Path, number: int, age_s: float = 0.0) -> None:
@@ -63,11 +63,11 @@ def test_what_earlier_jobs_wrote_does_not_count(tmp_path: Path) -> None:
 
 
 def test_a_kill_comes_up_to_a_pause_after_its_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos_targets, "_PAUSE_S", 1000.0)
+    monkeypatch.setattr(targets_module, "_PAUSE_S", 1000.0)
     waiting = moment("driver at the snapshot", tmp_path)
     now_s = time.monotonic()
     assert waiting.victims({DRIVER: "", OTHER: "ray::_identify_batch"}) == []
-    monkeypatch.setattr(chaos_targets.time, "monotonic", lambda: now_s + 1001.0)
+    monkeypatch.setattr(targets_module.time, "monotonic", lambda: now_s + 1001.0)
     assert waiting.victims({DRIVER: ""}) == [DRIVER]
 
 

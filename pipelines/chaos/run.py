@@ -24,10 +24,10 @@ import polars as pl
 from polars import selectors
 
 from infra import storage
-from pipelines.extraction.chaos_cluster import TwoNodes
-from pipelines.extraction.chaos_round import ChaosError, Round
-from pipelines.extraction.chaos_source import ChangingSource
-from pipelines.extraction.chaos_targets import CLUSTER_TARGETS, TARGETS
+from pipelines.chaos.cluster import TwoNodes
+from pipelines.chaos.round import ChaosError, Round
+from pipelines.chaos.source import ChangingSource
+from pipelines.chaos.targets import CLUSTER_TARGETS, TARGETS
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.manifest import open_manifest
 from pipelines.store.staging import STAGING_FOLDER
