@@ -18,6 +18,8 @@ from hvlm.errors import UserError
 
 SpanS = tuple[float, float]
 _YOUTUBE_ID_LENGTH = 11
+MAX_TAG = 65_535
+"""Highest id of a verb or noun: training keeps a column for each id."""
 ROUNDING_S = 0.02
 """A segment may end this much after the duration before it is listed: the official file rounds durations to 0.01 s."""
 
@@ -179,8 +181,8 @@ def _read_item(
         kept["label_id"] = item["label_id"]
     for name in ("verbs", "nouns") if text_key == "text" else ():
         if item.get(name):
-            if not (isinstance(item[name], list) and all(isinstance(tag, int) and tag >= 0 for tag in item[name])):
-                raise _wrong(where, f"{name} {item[name]!r}", "a list of ids, 0 or more")
+            if not (isinstance(item[name], list) and all(map(_is_tag, item[name]))):
+                raise _wrong(where, f"{name} {item[name]!r}", f"a list of ids, 0 to {MAX_TAG}")
             kept[name] = item[name]
     segment = item.get("segment")
     if segment is None and text_key == "text":
@@ -190,6 +192,10 @@ def _read_item(
     start_s, end_s = map(float, segment)
     span_s, problem = fit_span(start_s, end_s, duration_s)
     return kept | {"segment": list(span_s)} if span_s else None, problem and f"'{kept[text_key]}': {problem}"
+
+
+def _is_tag(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TAG
 
 
 def _is_number(value: Any) -> bool:

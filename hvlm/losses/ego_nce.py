@@ -94,7 +94,8 @@ class ParentRows(NamedTuple):
     """The global batch of the parent level.
 
     video_NE, captions_NE: aggregated, not normalised; summary_NE: projected. valid_N: bool, False on rows that only
-    fill the batch. has_captions_N: bool. For `parent_positives`: video_N and summary_N int64, equal for equal videos
+    fill the batch. has_captions_N: bool. own_summary_N: bool, False where the summary is made of the captions: against
+    them it would be found by its words. For `parent_positives`: video_N and summary_N int64, equal for equal videos
     and equal summaries **over all ranks**; span_s_N2 the part of the video that the summary tells of.
     """
 
@@ -103,6 +104,7 @@ class ParentRows(NamedTuple):
     summary_NE: Tensor
     valid_N: Tensor
     has_captions_N: Tensor
+    own_summary_N: Tensor
     video_N: Tensor
     span_s_N2: Tensor
     summary_N: Tensor
@@ -218,7 +220,7 @@ def parent_loss(
     told_N = rows.valid_N & rows.has_captions_N
     sides = {
         "summary_video": (rows.summary_NE, rows.video_NE, rows.valid_N),
-        "summary_caption": (rows.summary_NE, rows.captions_NE, told_N),
+        "summary_caption": (rows.summary_NE, rows.captions_NE, told_N & rows.own_summary_N),
         "caption_video": (rows.captions_NE, rows.video_NE, told_N),
     }
     losses = {}

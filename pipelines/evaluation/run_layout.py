@@ -11,8 +11,14 @@ FORMAT_VERSION = 1
 """Of metrics.json."""
 
 PANELS: Mapping[str, Sequence[str]] = {
-    "loss": ("train/loss/total", "dev/loss/total"),
-    "dev retrieval": ("dev/video/text_to_video/recall_at_1", "dev/video/video_to_text/recall_at_1"),
+    # A run has those of its system: HierarchicalVLM and the baselines one loss, HierVL one of each level.
+    "loss": ("train/loss/total", "train/loss/child/total", "train/loss/parent/total", "dev/loss/total"),
+    "dev retrieval": (
+        "dev/video/text_to_video/recall_at_1",
+        "dev/video/video_to_text/recall_at_1",
+        "dev/clip/text_to_video/recall_at_1",
+        "dev/clip/video_to_text/recall_at_1",
+    ),
     "gradient norm": ("train/grad_norm",),
     "learning rate": ("train/lr",),
 }

@@ -32,7 +32,7 @@ from pipelines.reporting.config import ReportConfig
 REPORT_TAG = "report.runs"
 """Tag of a comparison page's own run, which is none of the methods."""
 MONITORS = ("unit_std", "effective_rank", "random_pair_cosine", "contrast_gap", "temporal_consistency")
-CURVES = dict(PANELS) | {f"collapse: {name}": (f"dev/hidden/{name}",) for name in MONITORS}
+CURVES = dict(PANELS) | {f"collapse: {name}": (f"dev/hidden/{name}", f"dev/clip/{name}") for name in MONITORS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The acceptance gates of the planted world: what each method must and must not be able to do.
 
-Gates compare means over the seeds. Where chance is required of permuted summaries, the interval over the seeds must
-hold it: Student's t, 95 % over the three metrics together (Bonferroni).
+Gates compare means over the seeds. Where chance is required of permuted summaries, the mean must be near it and the
+interval over the seeds must hold it: Student's t, 95 % over the three metrics together (Bonferroni).
 Source: specification of HierVL, section 7.4.
 """
 
@@ -21,6 +21,8 @@ Histories = Mapping[str, Mapping[str, Sequence[float]]]
 
 _CHANCE_METRICS = ("easy", "order", "shuffle")
 _CONFIDENCE = 0.95
+_CHANCE_SLACK = 0.06
+"""As the specification has it where a model must not know the order: 0.50 ± 0.06."""
 _EXACT = 1e-9
 WORKERS_TOLERANCE = 1e-3
 """Float sums in another order, through a dozen steps of AdamW, which is nearly a sign; a factor 1/W would be 0.5."""
@@ -99,14 +101,15 @@ def _exact(name: str, values: Sequence[float], value: float) -> Gate:
 
 
 def _at_chance(name: str, values: Sequence[float], chance: float) -> Gate:
+    # An interval alone would hold whatever is scattered widely enough.
     tail = (1 - _CONFIDENCE) / len(_CHANCE_METRICS) / 2
     half = stats.t.ppf(1 - tail, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
     mean = float(np.mean(values))
     return Gate(
         name=name,
-        required=f"interval holds {chance:.2f}",
+        required=f"interval holds {chance:.2f}, mean within {_CHANCE_SLACK:g}",
         measured=f"{mean_and_std(values)}, {mean - half:.3f} to {mean + half:.3f}",
-        holds=bool(abs(mean - chance) <= half),
+        holds=abs(mean - chance) <= min(float(half), _CHANCE_SLACK),
     )
 
 

@@ -3,10 +3,13 @@
 Beside it stands its control, the same world with the summaries of the training videos shuffled among them.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+
+import numpy as np
 
 from hvlm.data.splits import SplitConfig
 from hvlm.errors import UserError
@@ -36,14 +39,16 @@ def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig)
     """
     folder = root / f"{name}-{seed}"
     store_uri, record = str(folder / "store"), folder / _RECORD
-    content = json.dumps({"name": name, "seed": seed, "world": asdict(config)}, sort_keys=True, indent=1)
+    world = _changed(planted_hierarchy(seed, config), name, seed)
+    about = {"name": name, "seed": seed, "world": asdict(config), "sha256": _sha256(world)}
+    content = json.dumps(about, sort_keys=True, indent=1)
     if record.is_file():
         if record.read_text(encoding="utf-8") != content:
             raise UserError(
                 what=f"{record}", got="another world", expected="this one", do="name a new output_path, or delete it"
             )
         return store_uri
-    write_planted(folder / "files", _changed(planted_hierarchy(seed, config), name, seed))
+    write_planted(folder / "files", world)
     import_features(_import_config(folder / "files", store_uri, config.dim))
     storage.atomic_write(str(record), content.encode())
     return store_uri
@@ -52,6 +57,15 @@ def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig)
 def _changed(world: PlantedHierarchy, name: str, seed: int) -> PlantedHierarchy:
     change = WORLDS[name]
     return world if change is None else replace(world, train=change(world.train, seed))
+
+
+def _sha256(world: PlantedHierarchy) -> str:
+    """Of all that a model sees or is asked; another generator is another world, whatever its configuration says."""
+    digest = hashlib.sha256()
+    for videos in (world.train, world.dev, world.test_seen, world.test_held_out):
+        for array in (videos.features_VCD, videos.atoms_VC, videos.captions_VC, videos.summaries_V2):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _import_config(files: Path, store_uri: str, dim: int) -> ImportConfig:

@@ -1,10 +1,9 @@
 """Checkpoints in storage: one folder each, written so that a half-written one is never taken.
 
     {output_uri}/checkpoints/step-000000400/model.safetensors   weights, without a wrapper's prefix
-                                            trainer_state.pt    optimizer, step, data position
-                                            (torch.load(weights_only=True)) config.json         what the weights mean:
-                                            CheckpointInfo complete.json       written last: step, metrics, size and
-                                            sha256 of the others
+                                            trainer_state.pt    optimizer, step, data position (a weights-only load)
+                                            config.json         what the weights mean: CheckpointInfo
+                                            complete.json       written last: step, metrics, sizes, sha256 of the others
 
 A folder without a valid `complete.json` does not exist for any reader. Deleting removes that file first.
 """

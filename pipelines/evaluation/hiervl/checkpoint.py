@@ -13,7 +13,7 @@ from pipelines.training.checkpoints import INFO_FILE, load_weights, read_info, r
 class LoadedHierVL(NamedTuple):
     """The model in evaluation mode, how clips and frames were drawn for it, and the encoder of its texts.
 
-    `max_frames`: of a clip; None where there is no limit.
+    `max_frames`: of a clip; None where there is no limit. Attention knows the positions that training showed it.
     """
 
     model: HierVL
@@ -42,9 +42,10 @@ def load_hiervl(uri: str, device: str = "cpu") -> LoadedHierVL:
     config = build_config(HierVLConfig, info.config["model"], origin=f"{origin}, model")
     model = build_hiervl(config, sum(info.d_in), info.d_text or 0)
     load_weights(model, read_model_state(uri), uri)
+    sampling = build_config(ParentSamplingConfig, info.config["sampling"], origin=f"{origin}, sampling")
     return LoadedHierVL(
         model.to(device).eval(),
-        build_config(ParentSamplingConfig, info.config["sampling"], origin=f"{origin}, sampling"),
+        sampling,
         build_config(ClipConfig, encoder, origin=f"{origin}, text"),
-        None if config.clip.kind == "mean" else config.clip.max_frames,
+        None if config.clip.kind == "mean" else sampling.num_frames,
     )

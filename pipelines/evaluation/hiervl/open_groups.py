@@ -88,7 +88,7 @@ class _Files:
             raise UserError(
                 what="charades.num_frames",
                 got=files.num_frames,
-                expected=f"at most {max_frames}, model.clip.max_frames of the training",
+                expected=f"at most {max_frames}, sampling.num_frames of the training",
                 do="lower it",
             )
         names = read_charades_classes(_lines(files.classes_uri), files.classes_uri)

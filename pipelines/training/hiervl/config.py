@@ -117,6 +117,13 @@ class HierVLTrainConfig(TrainConfig, Config):
             expected="none: a summary has no time of its own",
             do="leave it out",
         )
+        require(
+            self.batching.scene_bin_s is None or self.model.ego_nce.tags != "none",
+            what="model.ego_nce.tags",
+            got="none with batching.scene_bin_s",
+            expected="captions with equal words to be each other's positives: a scene repeats what is done in it",
+            do="set tags to both, verb or noun",
+        )
         for name in ("child_batch_size", "parent_batch_size"):
             self.check_workers(f"batching.{name}", getattr(self.batching, name))
 

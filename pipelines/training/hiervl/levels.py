@@ -1,9 +1,10 @@
 """The two levels of a store: each video's captions with their spans, and its summary.
 
 A video's captions are the child level's texts, its summary is the parent level's. A video without a summary takes its
-captions, in the order of time, as one paragraph (so it is done with ActivityNet Captions); the text tower reads as much
-of it as it has room for. A video without captions has no child samples, and one without either no sample at all: both
-are counted and listed, here and in the file.
+captions, in the order of time, as one paragraph (so it is done with ActivityNet Captions), which is contrasted with the
+video alone: its captions would find it by its words. The text tower reads as much of it as it has room for. A video
+without captions has no child samples, and one without either no sample at all: both are counted and listed, here and in
+the file.
 """
 
 import json
@@ -33,13 +34,15 @@ class Caption(NamedTuple):
 class VideoLevels(NamedTuple):
     """What a video has. Its texts stand in the text table: those of `captions` in this order, then the summary.
 
-    row_s: how long a row of the features stands for the video. span_s: the part that the sample covers.
+    row_s: how long a row of the features stands for the video. span_s: the part that the sample covers. own_summary: it
+    is not made of the captions.
     """
 
     row_s: float
     span_s: tuple[float, float]
     captions: tuple[Caption, ...]
     has_summary: bool
+    own_summary: bool
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,14 @@ def read_video_levels(meta: SampleMeta) -> tuple[VideoLevels, list[str]]:
             captions.append((Caption(float(start_s), float(end_s), *tags), text))
     captions.sort(key=lambda each: each[0].span_s)
     texts = [text for _, text in captions]
-    summary = (meta.summary or "").strip() or " ".join(texts)
+    given = (meta.summary or "").strip()
+    summary = given or " ".join(texts)
     levels = VideoLevels(
         row_s=max(meta.stride_s, meta.clip_s),
         span_s=(float(meta.span_s[0]), float(meta.span_s[1])),
         captions=tuple(caption for caption, _ in captions),
         has_summary=bool(summary),
+        own_summary=bool(given),
     )
     return levels, [*texts, summary] if summary else texts
 
@@ -102,6 +107,6 @@ def read_levels(uri: str) -> Levels:
 
 
 def _video(values: list[Any]) -> VideoLevels:
-    row_s, span_s, captions, has_summary = values
+    row_s, span_s, captions, has_summary, own_summary = values
     made = tuple(Caption(start, end, tuple(verbs), tuple(nouns)) for start, end, verbs, nouns in captions)
-    return VideoLevels(row_s, tuple(span_s), made, has_summary)
+    return VideoLevels(row_s, tuple(span_s), made, has_summary, own_summary)

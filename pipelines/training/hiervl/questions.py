@@ -85,8 +85,15 @@ def _other_text(group_Q: Array, video: int) -> int | None:
 
 
 def _permutations(name: str, num_clips: int) -> NDArray[np.int64]:
+    """(P, C) orders, none of them the right one, as long as there is another."""
     rng = sample_generator(SEED, 0, f"shuffle:{name}")
-    return np.stack([rng.permutation(num_clips) for _ in range(NUM_SHUFFLES * NUM_WRONG)])
+    right = np.arange(num_clips)
+    orders: list[NDArray[np.int64]] = []
+    while len(orders) < NUM_SHUFFLES * NUM_WRONG:
+        order = rng.permutation(num_clips)
+        if num_clips == 1 or (order != right).any():
+            orders.append(order)
+    return np.stack(orders)
 
 
 def _permuted(x_VC: Tensor, order_VC: Tensor) -> Tensor:

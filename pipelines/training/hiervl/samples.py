@@ -64,6 +64,7 @@ class ParentPart(NamedTuple):
     keys: list[str]
     batch: ParentBatch
     has_captions_V: Tensor
+    own_summary_V: Tensor
     video_V: Tensor
     span_s_V2: Tensor
     summary_V: Tensor
@@ -179,6 +180,7 @@ class LevelReader:
                 summary_VX=torch.from_numpy(self.texts.features_NX[summaries]),
             ),
             has_captions_V=caption_mask_VC.any(1),
+            own_summary_V=torch.tensor([self.levels.videos[key].own_summary for key in keys]),
             video_V=torch.tensor(list(numbers)),
             span_s_V2=torch.tensor([self.levels.videos[key].span_s for key in keys]),
             summary_V=torch.from_numpy(self.texts.group_N[summaries]),

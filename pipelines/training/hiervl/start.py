@@ -6,6 +6,7 @@ from typing import Any
 from hvlm.errors import UserError
 from hvlm.models.hiervl import HierVL
 from infra import storage
+from infra.config_io import dump_config
 from pipelines.store.manifest import Manifest
 from pipelines.training.checkpoints import CheckpointInfo, find_checkpoint, read_info, read_model_state, weights_sha256
 from pipelines.training.hiervl.config import HierVLTrainConfig
@@ -70,10 +71,17 @@ def _check(
 ) -> None:
     model = info.config.get("model", {})
     kind = model.get("schedule", {}).get("kind") if info.config.get("system") == "hiervl" else None
+    if kind == "child" and model.get("summaries_as_captions"):
+        kind = "clips with summaries"
     if kind != "child":
         raise _unfit(uri, f"a training of {kind or info.config.get('system', 'hierarchical_vlm')}", "a child-only one")
     if (tuple(tuple(each) for each in info.encoders), info.d_text) != expected:
         raise _unfit(uri, "features or texts of other encoders", f"those of {config.store_uri}")
+    mine = dump_config(config)
+    for section, name in (("text", "encoder"), ("stream", "l2_normalise")):
+        given, own = info.config[section][name], mine[section][name]
+        if given != own:
+            raise _unfit(uri, f"{section}.{name} {given}", f"{own}, as here")
 
 
 def _unfit(uri: str, got: str, expected: str) -> UserError:

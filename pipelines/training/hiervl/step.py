@@ -49,6 +49,7 @@ def _parent(model: nn.Module, part: ParentPart, config: HierVLConfig) -> Pass:
         summary_NE=gather_rows(output.summary_VE).float(),
         valid_N=frame_mask_NT.any(1),
         has_captions_N=gather_rows(part.has_captions_V),
+        own_summary_N=gather_rows(part.own_summary_V),
         video_N=gather_rows(part.video_V),
         span_s_N2=gather_rows(part.span_s_V2),
         summary_N=gather_rows(part.summary_V),

@@ -107,6 +107,8 @@ def test_a_duration_that_is_no_number_is_ignored_and_listed():
         '{"database": {"v": {"annotations": [{"label": "a"}]}}}',
         '{"database": {"v": {"subset": 3}}}',
         '{"database": {"v": {"captions": [{"text": "a", "verbs": "[4]"}]}}}',
+        '{"database": {"v": {"captions": [{"text": "a", "verbs": [true]}]}}}',
+        '{"database": {"v": {"captions": [{"text": "a", "nouns": [65536]}]}}}',
         '{"database": {"v": {"captions": [{"text": "a", "nouns": [-1]}]}}}',
     ],
 )

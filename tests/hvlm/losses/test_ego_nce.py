@@ -181,6 +181,7 @@ def parent_rows(count: int, seed: int = 0) -> ParentRows:
         torch.randn(count, 5, generator=g),
         torch.ones(count, dtype=torch.bool),
         torch.ones(count, dtype=torch.bool),
+        torch.ones(count, dtype=torch.bool),
         torch.arange(count),
         torch.tensor([[0.0, 10.0]]).expand(count, 2),
         torch.arange(count),
@@ -232,6 +233,18 @@ def test_a_sample_without_captions_takes_part_only_in_the_term_of_summary_and_vi
     torch.testing.assert_close(losses["summary_caption"], expected["summary_caption"])
     torch.testing.assert_close(losses["caption_video"], expected["caption_video"])
     whole = parent_loss(parent_rows(4), parent_positives(rows), EgoNCEConfig(), every)
+    torch.testing.assert_close(losses["summary_video"], whole["summary_video"])
+
+
+def test_a_summary_made_of_the_captions_is_not_contrasted_with_them():
+    own = torch.tensor([True, True, False, True])
+    rows, every = parent_rows(4), ParentTermsConfig(caption_video=True)
+    losses = parent_loss(rows._replace(own_summary_N=own), parent_positives(rows), EgoNCEConfig(), every)
+    whole = parent_loss(rows, parent_positives(rows), EgoNCEConfig(), every)
+    told = ParentRows(*(x[own] for x in rows))
+    expected = parent_loss(told, parent_positives(told), EgoNCEConfig(), every)
+    torch.testing.assert_close(losses["summary_caption"], expected["summary_caption"])
+    torch.testing.assert_close(losses["caption_video"], whole["caption_video"])
     torch.testing.assert_close(losses["summary_video"], whole["summary_video"])
     assert not torch.isclose(losses["summary_video"], expected["summary_video"])
 

@@ -248,7 +248,7 @@ class Planted:
             return child_loss(ChildRows(out.text_BE, out.video_BE, tags, tags, valid), EgoNCEConfig())["total"]
         out = model(self.batch, level)
         rows = ParentRows(
-            *out, valid, valid, torch.arange(24), torch.tensor([[0.0, 9.0]]).expand(24, 2), torch.arange(24)
+            *out, valid, valid, valid, torch.arange(24), torch.tensor([[0.0, 9.0]]).expand(24, 2), torch.arange(24)
         )
         return parent_loss(rows, parent_positives(rows), EgoNCEConfig(), ParentTermsConfig())["total"]
 

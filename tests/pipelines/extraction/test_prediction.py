@@ -24,6 +24,7 @@ from pipelines.store.catalog import FeatureStore
 from pipelines.store.plan import Plan
 
 Config = Callable[..., ExtractConfig]
+TINY_CLIP = "jobs/configs/models/tiny_clip.json"
 
 
 def index(num_frames: int, fps: int) -> VideoIndex:
@@ -83,7 +84,7 @@ def test_what_is_staged_is_not_decoded_again_and_an_unknown_length_is_the_mean(c
 
 def test_of_encoders_that_sample_spans_the_spans_alone_are_hours(config: Config) -> None:
     sampling = {"sampling": {"kind": "spans", "fps": 4.0}}
-    clip, c3d = ({"kind": "clip", "model": "m.json", "pretrained": "random"} | more for more in (sampling, {}))
+    clip, c3d = ({"kind": "clip", "model": TINY_CLIP, "pretrained": "random"} | more for more in (sampling, {}))
     source = {"uri": "/videos", "annotations_uri": "/a.json"}
     spans = json.dumps({"annotations": [{"segment": [1.0, 3.0]}, {"segment": [5.0, 99.0]}], "captions": []})
     videos = pl.DataFrame(
@@ -91,7 +92,11 @@ def test_of_encoders_that_sample_spans_the_spans_alone_are_hours(config: Config)
     )
     needs = [{"encoder": "clip", "staged_segments": []}]
     status = pl.DataFrame({"video_id": ["a", "b"], "encoder": "clip", "status": "new", "runs": True})
-    todo = pl.DataFrame({"video_id": ["a", "b"], "needs": [needs, [needs[0] | {"staged_segments": [0]}]]})
+    schema = {
+        "video_id": pl.String,
+        "needs": pl.List(pl.Struct({"encoder": pl.String, "staged_segments": pl.List(pl.Int64)})),
+    }
+    todo = pl.DataFrame([("a", needs), ("b", [needs[0] | {"staged_segments": [0]}])], schema, orient="row")
 
     def hours(encoders: dict[str, Any], todo: pl.DataFrame) -> float:
         made = config(encoders=encoders, source=source)

@@ -7,6 +7,7 @@ import pytest
 
 from hvlm.errors import UserError
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig, planted_hierarchy
+from pipelines.science import worlds
 from pipelines.science.worlds import make_world
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.training.text import read_metas
@@ -34,13 +35,18 @@ def test_permuted_worlds_differ_in_the_summaries_of_training_videos_alone(tmp_pa
     assert captions[0] == captions[1]
 
 
-def test_a_world_is_made_once_and_another_one_is_refused(tmp_path: Path) -> None:
+def test_a_world_is_made_once_and_another_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store_uri = make_world(tmp_path, "planted", 0, TINY)
     stamps = {path: os.stat(path).st_mtime_ns for path in Path(tmp_path).rglob("*") if path.is_file()}
     assert make_world(tmp_path, "planted", 0, TINY) == store_uri
     assert {path: os.stat(path).st_mtime_ns for path in Path(tmp_path).rglob("*") if path.is_file()} == stamps
     with pytest.raises(UserError, match="another world"):
         make_world(tmp_path, "planted", 0, replace(TINY, label_noise=0.1))
+    world = planted_hierarchy(0, TINY)
+    world.train.features_VCD[0, 0, 0] += 1e-3
+    monkeypatch.setattr(worlds, "planted_hierarchy", lambda *_: world)  # another generator, the same configuration
+    with pytest.raises(UserError, match="another world"):
+        make_world(tmp_path, "planted", 0, TINY)
 
 
 def test_a_stores_clips_are_the_worlds(small_store: str, small_world: PlantedHierarchyConfig) -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hvlm.errors import UserError
+from pipelines.evaluation.hiervl import checkpoint
 from pipelines.evaluation.hiervl.checkpoint import load_hiervl
 from pipelines.training.checkpoints import (
     CheckpointContent,
@@ -33,6 +34,13 @@ def test_the_model_is_that_of_the_training(trained, tmp_path):
         torch.testing.assert_close(loaded.model.state_dict()[name], value)
     with pytest.raises(UserError, match="another architecture"):
         load_hiervl(_saved(uri, tmp_path, dim=16))
+
+
+def test_attention_takes_as_many_frames_as_it_was_shown(trained, tmp_path, monkeypatch):
+    uri = find_checkpoint(trained[1]).uri
+    clip = read_info(uri).config["model"]["clip"] | {"kind": "attention", "max_frames": 16}
+    monkeypatch.setattr(checkpoint, "load_weights", lambda *_: None)  # these are of a mean
+    assert load_hiervl(_saved(uri, tmp_path, clip=clip)).max_frames == 2
 
 
 def test_texts_without_a_text_tower_are_refused(trained, tmp_path):

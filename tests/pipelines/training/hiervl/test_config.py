@@ -49,6 +49,7 @@ def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
         ({"batching": {"window": 0}}, r"batching\.window: got 0"),
         ({"batching": {"scene_bin_s": 0.0}}, r"batching\.scene_bin_s: got 0\.0"),
         ({"batching": {"scene_bin_s": 60.0}, "preset": "wo_hier"}, r"batching\.scene_bin_s: .*summaries as captions"),
+        ({"batching": {"scene_bin_s": 60.0}, "model": {"ego_nce": {"tags": "none"}}}, r"ego_nce\.tags: got none with"),
         (
             {"batching": {"parent_batch_size": 9}, "resources": {"num_workers": 2}},
             r"batching\.parent_batch_size: got 9",

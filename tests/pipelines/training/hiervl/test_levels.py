@@ -21,11 +21,12 @@ def test_captions_come_in_the_order_of_time_and_the_summary_last(metas: dict[str
     assert texts == ["someone can run 1", "someone can run 2", "someone can run 3", "they run all day, said 1"]
     starts = [caption.start_s for caption in levels.captions]
     assert starts == sorted(starts) and levels.captions[0].verbs == (1,) and levels.captions[0].nouns == (3,)
-    assert levels.has_summary and levels.row_s == max(meta.stride_s, meta.clip_s)
+    assert levels.has_summary and levels.own_summary and levels.row_s == max(meta.stride_s, meta.clip_s)
 
 
 def test_without_a_summary_the_captions_are_the_paragraph(metas: dict[str, SampleMeta]) -> None:
     levels, texts = read_video_levels(metas["video003"])
+    assert not levels.own_summary
     assert levels.has_summary and texts[-1] == "someone can throw 3 someone can throw 4 someone can throw 5"
 
 

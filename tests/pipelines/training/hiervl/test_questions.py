@@ -5,7 +5,7 @@ import torch
 from hvlm.models.aggregator import AggregatorConfig
 from hvlm.models.clip_encoder import ClipEncoderConfig
 from hvlm.models.hiervl import HierVL, HierVLConfig, build_hiervl
-from pipelines.training.hiervl.questions import embed_segments, shuffle_scores, wrong_texts
+from pipelines.training.hiervl.questions import _permutations, embed_segments, shuffle_scores, wrong_texts
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +13,13 @@ def model() -> HierVL:
     torch.manual_seed(0)
     aggregator = AggregatorConfig(num_clips=4, num_layers=1, num_heads=2)
     return build_hiervl(HierVLConfig(clip=ClipEncoderConfig(hidden=8), aggregator=aggregator, dim=8), 6, 5).eval()
+
+
+def test_no_wrong_order_is_the_right_one() -> None:
+    orders = np.stack([_permutations(f"video{number}", 3) for number in range(50)])  # by chance one in six would be
+    assert orders.shape == (50, 20, 3) and not (orders == np.arange(3)).all(2).any()
+    assert len(np.unique(orders.reshape(-1, 3), axis=0)) == 5
+    assert _permutations("a", 1).tolist() == [[0]] * 20  # there is no other
 
 
 @torch.no_grad()

@@ -66,6 +66,8 @@ def test_a_parent_sample_has_clips_captions_and_a_summary(reader: LevelReader) -
     counts = [len(reader.levels.videos[key].captions) for key in part.keys]
     assert part.batch.caption_mask_VC.sum(1).tolist() == counts and {0, 3} == set(counts)
     assert part.has_captions_V.tolist() == [count > 0 for count in counts]
+    own = [reader.levels.videos[key].own_summary for key in part.keys]
+    assert part.own_summary_V.tolist() == own and {True, False} == set(own)
     for i, key in enumerate(part.keys):
         ids = reader.texts.texts_of[key]
         np.testing.assert_array_equal(part.batch.summary_VX[i].numpy(), reader.texts.features_NX[ids[-1]])

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 from hvlm.errors import UserError
 from hvlm.models.hiervl import HierVL, with_preset
 from pipelines.training.checkpoints import read_model_state, weights_sha256
+from pipelines.training.config import StreamConfig
 from pipelines.training.hiervl.config import HierVLTrainConfig
 from pipelines.training.hiervl.start import load_start, pin_start
 from pipelines.training.loop import train
@@ -59,6 +60,13 @@ def test_only_a_child_only_training_of_the_same_features_fits(make_config: MakeC
         prepare(after(make_config, other.checkpoint_uri), encode_text)
     with pytest.raises(UserError, match="features or texts of other encoders"):
         prepare(after(make_config, child_only.checkpoint_uri, encoders=("clip",)), encode_text)
+    flat = make_config("flat", max_steps=1, preset="wo_hier", model=with_preset(make_config().model, "wo_hier"))
+    trained = train(prepare(flat, encode_text)[0], RankContext(), Recorder())
+    with pytest.raises(UserError, match="got a training of clips with summaries"):
+        prepare(after(make_config, trained.checkpoint_uri), encode_text)
+    raw = StreamConfig(l2_normalise=not StreamConfig().l2_normalise)
+    with pytest.raises(UserError, match=r"got stream\.l2_normalise"):
+        prepare(after(make_config, child_only.checkpoint_uri, stream=raw), encode_text)
     with pytest.raises(UserError, match="a complete checkpoint"):
         prepare(after(make_config, "/nowhere"), encode_text)
 
