@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from jobs.chaos import ChaosConfig, job
 from tests.pipelines.extraction.conftest import write_video
@@ -19,8 +20,13 @@ def test_kills_leave_no_trace_in_the_store(
     for number in range(12):
         write_video(videos / f"v{number}.mp4", seconds=4.0 + number, seed=number)
     (videos / "empty.mp4").write_bytes(b"")
+    # Two encoders, as kills between their columns matter; both C3D, whose workers start in half of CLIP's time.
+    values = yaml.safe_load(Path("jobs/configs/extract_smoke.yaml").read_text(encoding="utf-8"))
+    c3d = values["encoders"]["c3d"]
+    values["encoders"] = {"c3d": c3d, "slow": c3d | {"fps": 4.0}}
+    (tmp_path / "extract.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
     config = ChaosConfig(
-        extract_config="jobs/configs/extract_smoke.yaml",
+        extract_config=str(tmp_path / "extract.yaml"),
         source_uri=str(videos),
         output_path=str(tmp_path / "stores"),
         overrides=(
