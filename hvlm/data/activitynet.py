@@ -1,16 +1,19 @@
-"""ActivityNet annotation files, and ours, which add captions and a summary.
+"""ActivityNet annotation files, and ours, which add captions and summaries.
 
     {"database": {"<id>": {"subset": "training", "duration": 82.7,
                            "annotations": [{"label": "Rafting", "segment": [6.7, 36.2]}],
-                           "captions": [{"text": "a raft turns", "segment": [6.7, 12.0]}], "summary": "a group rafts"}}}
+                           "captions": [{"text": "a raft turns", "segment": [6.7, 12.0], "pass": "one"}],
+                           "summaries": [{"text": "they set off", "segment": [0.0, 30.0], "pass": "one"}],
+                           "summary": "a group rafts"}}}
 
-"captions" and "summary" are our keys and optional; a caption may have "verbs" and "nouns", lists of ids. "taxonomy",
-"version" and further keys are ignored.
+"captions", "summaries" (of parts) and "summary" (of the whole video) are our keys and optional. A caption or one of the
+summaries may have "verbs" and "nouns", lists of ids, and "pass", which names the annotator's pass through the video; a
+summary of a part covers the captions of its pass. "taxonomy", "version" and further keys are ignored.
 """
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +35,7 @@ class VideoAnnotation:
     duration_s: float | None = None
     annotations: list[dict[str, Any]] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)
+    summaries: list[dict[str, Any]] = field(default_factory=list)
     summary: str | None = None
 
 
@@ -116,6 +120,22 @@ def read_annotations(text: str, origin: str = "annotations") -> Annotations:
     return Annotations(videos, problems)
 
 
+def annotations_json(videos: Mapping[str, VideoAnnotation]) -> str:
+    """Return the text of a file that `read_annotations` reads back to the same videos, sorted by id."""
+    database = {}
+    for video_id, video in sorted(videos.items()):
+        entry = {
+            "subset": video.subset,
+            "duration": video.duration_s,
+            "annotations": video.annotations,
+            "captions": video.captions,
+            "summaries": video.summaries,
+            "summary": video.summary,
+        }
+        database[video_id] = {name: value for name, value in entry.items() if value}
+    return json.dumps({"database": database}, ensure_ascii=False)
+
+
 def _read_video(video_id: str, entry: Any, origin: str, problems: list[tuple[str, str]]) -> VideoAnnotation:
     where = f"{origin}, video '{video_id}'"
     if not isinstance(entry, dict):
@@ -125,7 +145,7 @@ def _read_video(video_id: str, entry: Any, origin: str, problems: list[tuple[str
         problems.append((video_id, f"duration {duration!r} is no positive number: ignored"))
         duration = None
     lists: dict[str, list[dict[str, Any]]] = {}
-    for name, text_key in (("annotations", "label"), ("captions", "text")):
+    for name, text_key in (("annotations", "label"), ("captions", "text"), ("summaries", "text")):
         items = [] if entry.get(name) is None else entry[name]
         if not isinstance(items, list):
             raise _wrong(f"{where}, {name}", type(items).__name__, "a list")
@@ -144,6 +164,7 @@ def _read_video(video_id: str, entry: Any, origin: str, problems: list[tuple[str
         duration_s=None if duration is None else float(duration),
         annotations=lists["annotations"],
         captions=lists["captions"],
+        summaries=lists["summaries"],
         summary=entry.get("summary"),
     )
 
@@ -184,6 +205,10 @@ def _read_item(
             if not (isinstance(item[name], list) and all(map(_is_tag, item[name]))):
                 raise _wrong(where, f"{name} {item[name]!r}", f"a list of ids, 0 to {MAX_TAG}")
             kept[name] = item[name]
+    if text_key == "text" and item.get("pass"):
+        if not isinstance(item["pass"], str):
+            raise _wrong(where, f"pass {item['pass']!r}", "a text")
+        kept["pass"] = item["pass"]
     segment = item.get("segment")
     if segment is None and text_key == "text":
         return kept | {"segment": None}, None

@@ -34,7 +34,8 @@ class SampleMeta:
         span_s: the part of the video that the sample covers.
         truncated: the file is damaged or cut: the features are of its decodable part, duration_s is that part's.
         annotations: `{"label", "segment": [start_s, end_s]}`, with "label_id" if the annotation file gives it.
-        captions: `{"text", "segment"}`; summary: the video-level text; columns: further columns of the source list.
+        captions, summaries: `{"text", "segment"}`, with "verbs", "nouns" and "pass" if the annotation file gives them;
+            summaries tell of parts. summary: the text of the whole video. columns: further columns of the source list.
     """
 
     video_id: str
@@ -57,6 +58,7 @@ class SampleMeta:
     l2_normalised: bool = False
     annotations: list[dict[str, Any]] = field(default_factory=list)
     captions: list[dict[str, Any]] = field(default_factory=list)
+    summaries: list[dict[str, Any]] = field(default_factory=list)
     summary: str | None = None
     columns: dict[str, Any] = field(default_factory=dict)
 
@@ -75,6 +77,8 @@ def meta_to_json(meta: SampleMeta) -> bytes:
     """Return the canonical json of a sample's metadata (sorted keys, UTF-8)."""
     values = {name: getattr(meta, name) for name in SampleMeta.__dataclass_fields__}
     values["T"], values["D"] = values.pop("num_rows"), values.pop("dim")
+    if not meta.summaries:  # so that a sample without any has the bytes that it had before there were such
+        del values["summaries"]
     values["timestamps_s"] = [round(float(time), 6) for time in meta.timestamps_s]
     text = json.dumps(values, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.encode("utf-8")
@@ -146,7 +150,7 @@ def array_from_npy(data: bytes) -> npt.NDArray[Any]:
 
 
 def fit_segments(items: list[dict[str, Any]], duration_s: float) -> list[dict[str, Any]]:
-    """Return annotations or captions whose `segment` lies inside the video.
+    """Return annotations, captions or summaries whose `segment` lies inside the video.
 
     An end beyond the duration is cut to it (annotation files round up); an item that starts beyond it is left out; a
     null segment means the whole video.

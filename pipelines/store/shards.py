@@ -100,7 +100,8 @@ def cut_segments(store: FeatureStore) -> list[str]:
     found = []
     for video_id, duration_s, text in videos.iter_rows():
         metadata = json.loads(text)
-        found += [f"{video_id}: {odd}" for odd in misfits(metadata["annotations"] + metadata["captions"], duration_s)]
+        items = metadata["annotations"] + metadata["captions"] + metadata.get("summaries", [])
+        found += [f"{video_id}: {odd}" for odd in misfits(items, duration_s)]
     return found
 
 
@@ -212,6 +213,7 @@ def _meta(task: ShardTask, item: ShardItem, timing: Mapping[str, Any], num_rows:
         span_s=(0.0, duration_s),
         annotations=fit_segments(metadata["annotations"], duration_s),
         captions=fit_segments(metadata["captions"], duration_s),
+        summaries=fit_segments(metadata.get("summaries", []), duration_s),
         summary=metadata["summary"],
         columns=metadata["columns"],
         **timing,

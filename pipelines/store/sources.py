@@ -399,7 +399,7 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
     if subset is not None:
         assign_split(entry.video_id, subset, SplitConfig())  # an unknown one is refused now, not after the extraction
     caption = columns.get("caption")
-    return {
+    metadata = {
         "subset": subset,
         "split": split,
         "annotations": found.annotations,
@@ -407,6 +407,8 @@ def _metadata(entry: Entry, annotations: Annotations | None) -> dict[str, Any]:
         "summary": columns.get("summary") or found.summary,
         "columns": {name: value for name, value in columns.items() if name not in _KNOWN_COLUMNS and value is not None},
     }
+    # Only where there are any: the metadata of all other videos, and their hashes, stay what they were.
+    return metadata | ({"summaries": found.summaries} if found.summaries else {})
 
 
 def _plain(columns: dict[str, Any]) -> dict[str, Any]:

@@ -20,13 +20,13 @@ _DIGITS = 16
 
 
 def spans_of(metadata_json: str) -> Spans:
-    """Return the union of the annotations' and captions' segments; a text of the whole video is no span.
+    """Return the union of the annotations', captions' and summaries' segments; a text of the whole video is no span.
 
     Args:
         metadata_json: as in a listing.
     """
     metadata = json.loads(metadata_json)
-    items = metadata["annotations"] + metadata["captions"]
+    items = metadata["annotations"] + metadata["captions"] + metadata.get("summaries", [])
     return merge_spans(item["segment"] for item in items if item["segment"] is not None)
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hvlm.data.activitynet import canonical_id, fit_span, read_annotations, reconcile
+from hvlm.data.activitynet import annotations_json, canonical_id, fit_span, read_annotations, reconcile
 from hvlm.errors import UserError
 
 
@@ -24,6 +24,10 @@ def test_the_official_layout_and_our_extension():
                     {"text": "a raft turns", "segment": [6.7, 12.0], "verbs": [4, 1], "nouns": [7]},
                     {"text": "all of it"},
                 ],
+                "summaries": [
+                    {"text": "they set off", "segment": [0, 30], "verbs": [2], "pass": "one", "by": "me"},
+                    {"text": "late", "segment": [90, 99], "pass": "one"},
+                ],
                 "summary": "a group rafts",
                 "resolution": "320x240",
             },
@@ -38,8 +42,12 @@ def test_the_official_layout_and_our_extension():
     assert video.annotations[1] == {"label": "Archery", "label_id": 3, "segment": [1.0, 2.0]}
     assert video.captions[0] == {"text": "a raft turns", "segment": [6.7, 12.0], "verbs": [4, 1], "nouns": [7]}
     assert video.captions[1] == {"text": "all of it", "segment": None}
+    assert video.summaries == [{"text": "they set off", "segment": [0.0, 30.0], "verbs": [2], "pass": "one"}]
     assert annotations.labels == ["Archery", "Rafting"]
-    assert annotations.problems == []
+    ((name, problem),) = annotations.problems
+    assert name == "-JzrTO5oJc4" and "'late'" in problem and "beyond the duration" in problem
+    again = read_annotations(annotations_json(annotations.videos))
+    assert again.videos == annotations.videos and again.problems == []
 
 
 @pytest.mark.parametrize(
@@ -110,6 +118,9 @@ def test_a_duration_that_is_no_number_is_ignored_and_listed():
         '{"database": {"v": {"captions": [{"text": "a", "verbs": [true]}]}}}',
         '{"database": {"v": {"captions": [{"text": "a", "nouns": [65536]}]}}}',
         '{"database": {"v": {"captions": [{"text": "a", "nouns": [-1]}]}}}',
+        '{"database": {"v": {"captions": [{"text": "a", "pass": 1}]}}}',
+        '{"database": {"v": {"summaries": {"text": "a"}}}}',
+        '{"database": {"v": {"summaries": ["a"]}}}',
     ],
 )
 def test_another_layout_is_refused_with_the_file_named(text):

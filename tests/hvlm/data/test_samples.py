@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, misfits
+from hvlm.data.samples import SampleMeta, decode_sample, encode_sample, fit_segments, meta_from_json, misfits
 from tests.hvlm.data.test_tar import write
 
 META = SampleMeta(
@@ -57,6 +57,14 @@ def test_round_trip():
     features, meta = decode_sample(data[: ranges[-1][0] + ranges[-1][1]])
     assert features.dtype == np.float16 and (features == FEATURES).all()
     assert meta == META
+
+
+def test_summaries_of_parts_are_carried_and_a_sample_without_any_has_the_bytes_of_before_there_were_such():
+    part = {"text": "the start", "segment": [0.0, 2.0], "pass": "one"}
+    (_, _), (_, data) = encode_sample(FEATURES, dataclasses.replace(META, summaries=[part]))
+    assert json.loads(data)["summaries"] == [part] and meta_from_json(data).summaries == [part]
+    (_, _), (_, data) = encode_sample(FEATURES, META)
+    assert "summaries" not in json.loads(data) and meta_from_json(data).summaries == []
 
 
 def test_members_are_named_for_webdataset_and_the_json_says_what_the_spec_asks():

@@ -15,7 +15,7 @@ from hvlm.errors import JobError
 from pipelines.store.catalog import FeatureStore
 from pipelines.store.generation import plan_generation, readiness_of, shard_tasks
 from pipelines.store.lease import Holder, LeaseLost
-from pipelines.store.shards import DamagedShardError, cut_segments, set_manifest, write_shard
+from pipelines.store.shards import DamagedShardError, cut_segments, make_sample, set_manifest, write_shard
 from pipelines.store.staging import StagingItem, write_staging_tar
 from tests.pipelines.store.test_staging import ITEM
 from tests.pipelines.store.world import BOTH, CONFIG, World, ids, planted_features, tree
@@ -69,6 +69,20 @@ def test_webdataset_reads_the_shards_of_two_encoders_side_by_side(world):
             assert (meta["subset"], meta["encoder"], meta["T"]) == ("training", task.encoder, len(features))
             keys.setdefault(task.encoder, []).append(sample["__key__"])
     assert len(keys["clip"]) == 6 and keys["clip"] == keys["c3d"]
+
+
+def test_summaries_of_parts_stand_in_the_sample_and_are_cut_to_the_video(world):
+    summaries = [{"text": "the end", "segment": [9.0, 99.0], "pass": "one"}, {"text": "all", "segment": None}]
+    world.add("video001", summaries=[*summaries, {"text": "late", "segment": [31.0, 35.0]}], subset="training")
+    world.snapshot()
+    task = tasks_of(world)[0]
+    metas = {item.video_id: make_sample(task, item)[1] for item in task.items}
+    assert metas["video001"].summaries == [
+        {"text": "the end", "segment": [9.0, 30.0], "pass": "one"},
+        {"text": "all", "segment": [0.0, 30.0]},
+    ]
+    assert metas["video002"].summaries == []
+    assert [line.rpartition(" ")[2] for line in cut_segments(world.store)] == ["cut", "out"]
 
 
 def test_annotations_beyond_the_end_of_the_file_are_said(world):

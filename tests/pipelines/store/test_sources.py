@@ -110,6 +110,19 @@ def test_annotations_are_attached_and_reconciled(tmp_path):
     assert result.reconciliation.without_video == ["lost"]
 
 
+def test_summaries_of_parts_change_the_metadata_of_their_own_video_alone(tmp_path):
+    put(tmp_path, "a.mp4", "b.mp4")
+    part = {"text": "the start", "segment": [0.0, 2.0], "pass": "one"}
+    hashes = []
+    for summaries in ([], [part]):
+        database = {"a": {"summary": "s", "summaries": summaries}, "b": {"summary": "t"}}
+        (tmp_path / "gt.json").write_text(json.dumps({"database": database}))
+        result = listing(tmp_path, annotations_uri=str(tmp_path / "gt.json"))
+        assert metadata(result, "a").get("summaries", []) == summaries and "summaries" not in metadata(result, "b")
+        hashes.append(result.frame["metadata_hash"].to_list())
+    assert hashes[0][0] != hashes[1][0] and hashes[0][1] == hashes[1][1]
+
+
 def test_all_files_of_a_double_id_are_rejected(tmp_path):
     put(tmp_path, "a.mp4", "sub/a.mp4", "b.mp4")
     assert set(found(listing(tmp_path))) == {"a", "sub/a", "b"}

@@ -22,6 +22,8 @@ def metadata(*segments: Segment, label: str = "run") -> str:
 
 def test_spans_are_those_of_annotations_and_captions_but_for_texts_of_the_whole_video() -> None:
     assert spans_of(metadata([1, 2], [4.5, 6], None, [5, 7])) == [(1, 2), (4.5, 7)]
+    parts = {"summaries": [{"text": "a part", "segment": [1.5, 3]}, {"text": "all", "segment": None}]}
+    assert spans_of(json.dumps(json.loads(metadata([1, 2], [5, 7])) | parts)) == [(1, 3), (5, 7)]
 
 
 def test_the_hash_is_of_the_file_and_of_the_part_that_is_annotated() -> None:
