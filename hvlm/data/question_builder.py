@@ -90,8 +90,10 @@ def build_questions(rows: Iterable[ClipRow], config: QuestionConfig) -> BuiltQue
     return built
 
 
-def require_disjoint(train_ids: Iterable[str], test_ids: Iterable[str]) -> None:
-    """Raise unless no video is on both sides.
+def require_disjoint(
+    train_ids: Iterable[str], test_ids: Iterable[str], names: tuple[str, str] = ("training", "test")
+) -> None:
+    """Raise unless no video is on both sides, whose names stand in the error.
 
     Raises:
         UserError: names up to five shared videos and how many there are.
@@ -99,7 +101,7 @@ def require_disjoint(train_ids: Iterable[str], test_ids: Iterable[str]) -> None:
     shared = sorted(set(train_ids) & set(test_ids))
     if shared:
         raise UserError(
-            what="videos in both the training and the test rows",
+            what=f"videos in both the {names[0]} and the {names[1]} rows",
             got=f"{len(shared)}: {', '.join(shared[:5])}",
             expected="none, for a question about a trained video measures memory",
             do="split by source video",

@@ -83,6 +83,8 @@ def test_shared_videos_are_named():
     require_disjoint(["a", "b"], ["c"])
     with pytest.raises(UserError, match="got 2: a, b"):
         require_disjoint(["b", "a", "a", "x"], ["a", "b", "y"])
+    with pytest.raises(UserError, match="the training and the validation rows"):
+        require_disjoint(["a"], ["a"], ("training", "validation"))
 
 
 @pytest.mark.parametrize("wrong", [{"kind": "other"}, {"max_questions": 0}])

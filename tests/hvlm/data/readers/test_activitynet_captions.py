@@ -19,7 +19,8 @@ def read(subset=None, **videos):
     return read_activitynet_captions(json.dumps(videos), subset, "train.json")
 
 
-def test_sentences_become_captions_and_their_paragraph_the_summary():
+def test_sentences_become_captions_and_their_paragraph_is_no_summary_of_its_own():
+    """A training that took it for one would contrast it with the very sentences that it is made of."""
     annotations = read("training", v_abcdefghijk=entry())
     video = annotations.videos["v_abcdefghijk"]
     assert (video.subset, video.duration_s) == ("training", 20.0)
@@ -27,14 +28,18 @@ def test_sentences_become_captions_and_their_paragraph_the_summary():
         {"text": "A kite rises.", "segment": [0.5, 6.0]},
         {"text": "It falls again.", "segment": [5.0, 19.5]},
     ]
-    assert video.summary == "A kite rises. It falls again."
+    assert video.summary is None and video.summaries == []
     assert annotations.problems == []
 
 
-def test_spans_that_cannot_be_are_listed_and_the_summary_keeps_its_sentences():
+def test_the_annotators_of_a_file_are_the_pass_of_its_captions():
+    annotations = read_activitynet_captions(json.dumps({"v": entry()}), pass_id="val_2")
+    assert [caption["pass"] for caption in annotations.videos["v"].captions] == ["val_2", "val_2"]
+
+
+def test_spans_that_cannot_be_are_listed():
     annotations = read(v=entry(timestamps=[[6.0, 0.5], [5.0, 25.0]]))
     assert annotations.videos["v"].captions == [{"text": "It falls again.", "segment": [5.0, 20.0]}]
-    assert annotations.videos["v"].summary == "A kite rises. It falls again."
     assert [video_id for video_id, _ in annotations.problems] == ["v", "v"]
     assert "impossible" in annotations.problems[0][1] and "cut" in annotations.problems[1][1]
 
