@@ -49,9 +49,9 @@ class ImportedTextConfig(Config):
 class TextConfig(Config):
     """Where the texts of the alignment come from.
 
-    A video's texts are its summary, else its captions, else every template with each of its labels. An epoch uses one
-    of them. `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes them. Or the
-    text features that were imported with a column.
+    A video's texts are its summary, else the summaries of its parts, else its captions, else every template with each
+    of its labels. An epoch uses one of them. `encoder`: the CLIP model whose image tower made a column of the store;
+    its text tower encodes them. Or the text features that were imported with a column.
     """
 
     encoder: ClipConfig | ImportedTextConfig | None = None

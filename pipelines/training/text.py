@@ -1,9 +1,10 @@
 """Text features of a data set: made once at the start, kept in the store, read by every worker.
 
-A video's texts are its summary, else its captions, else every template with each of its labels. They are encoded by the
-text tower of the CLIP model whose image tower made a column of the store, or looked up among the text features that
-were imported with a column; another model's text would lie in another space, so that is an error. The file is named
-after the column's fingerprint and a hash of all texts, so equal inputs find it again and other ones never do.
+A video's texts are its summary, else the summaries of its parts, else its captions, else every template with each of
+its labels. They are encoded by the text tower of the CLIP model whose image tower made a column of the store, or looked
+up among the text features that were imported with a column; another model's text would lie in another space, so that is
+an error. The file is named after the column's fingerprint and a hash of all texts, so equal inputs find it again and
+other ones never do.
 
 Shapes: N texts, X width of the text features.
 """
@@ -67,9 +68,9 @@ def texts_of_video(meta: SampleMeta, templates: Sequence[str]) -> list[tuple[str
     """Return a video's texts with the name of each one's group."""
     if meta.summary:
         return [(meta.summary, meta.summary)]
-    captions = list(dict.fromkeys(item["text"] for item in meta.captions if item["text"]))
-    if captions:
-        return [(text, text) for text in captions]
+    for items in (meta.summaries, meta.captions):
+        if texts := list(dict.fromkeys(item["text"] for item in items if item["text"])):
+            return [(text, text) for text in texts]
     labels = dict.fromkeys(item["label"] for item in meta.annotations)
     return [(template.format(label=label), f"label: {label}") for label in labels for template in templates]
 

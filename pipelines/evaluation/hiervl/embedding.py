@@ -83,6 +83,7 @@ class HierVLEmbedder:
         whole = Place(meta.video_id, *levels.span_s)
         clips = [Place(meta.video_id, *caption.span_s, self._sampling.num_frames) for caption in levels.captions]
         vectors = self._answers(video, levels.row_s, dict.fromkeys([whole, *clips, *asked]))
+        told = levels.whole_summary
         activity = meta.columns.get("activity")
         return VideoVectors(
             key=meta.key,
@@ -93,7 +94,7 @@ class HierVLEmbedder:
             num_bad_rows=video.raw.num_bad_rows,
             span_s=levels.span_s,
             captions=[{"text": text, "segment": clip.span_s} for clip, text in zip(clips, texts, strict=False)],
-            summary=texts[-1] if levels.has_summary else None,
+            summary=None if told is None else texts[len(levels.captions) + told],
             annotations=meta.annotations,
             activity=None if activity is None else str(activity),
             vectors=vectors,

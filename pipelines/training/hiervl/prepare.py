@@ -47,7 +47,7 @@ def prepare_hiervl(config: HierVLTrainConfig, manifest: Manifest, encode: Encode
 def _steps_per_epoch(config: HierVLTrainConfig, levels: Levels, train: list[str]) -> int:
     schedule, batching = config.model.schedule, config.batching
     videos = [levels.videos[key] for key in train]
-    num_summaries = sum(each.has_summary for each in videos)
+    num_summaries = sum(len(each.summaries) for each in videos)
     num_captions = sum(len(each.captions) for each in videos)
     if config.model.summaries_as_captions:
         num_captions += num_summaries
@@ -77,19 +77,25 @@ def _counts(config: HierVLTrainConfig, levels: Levels, keys: dict[str, list[str]
     tags: dict[str, object] = {}
     for split, of_split in sorted(keys.items()):
         no_captions, no_summary = levels.without(of_split)
+        bare = levels.bare_summaries(of_split)
+        num_summaries = sum(len(levels.videos[key].summaries) for key in of_split)
         tags |= {
             f"num_captions.{split}": sum(len(levels.videos[key].captions) for key in of_split),
-            f"num_summaries.{split}": len(of_split) - len(no_summary),
+            f"num_summaries.{split}": num_summaries,
             f"num_without_captions.{split}": len(no_captions),
             f"num_without_summary.{split}": len(no_summary),
+            f"num_summaries_without_captions.{split}": len(bare),
         }
-        if no_captions or no_summary:
+        if no_captions or no_summary or bare:
             logger.warning(
-                "%d of %d videos of '%s' have no captions and %d no summary: listed in %s",
+                "%d of %d videos of '%s' have no captions, %d no summary, and %d of %d summaries cover no caption: "
+                "listed in %s",
                 len(no_captions),
                 len(of_split),
                 split,
                 len(no_summary),
+                len(bare),
+                num_summaries,
                 storage.join(config.output_uri, LEVELS_FILE),
             )
     return tags

@@ -1,8 +1,8 @@
 """Samples of the two levels as tensors: frames of a clip, clips and captions of a video, and their texts.
 
-A child sample is a caption with the frames of its clip; a parent sample is a video's summary with clips evenly over the
-video and a choice of its captions. Frames are rows of the features, all encoders side by side. What is drawn comes from
-a generator of (seed, epoch, sample), or is the middle one without a seed.
+A child sample is a caption with the frames of its clip; a parent sample is a summary with clips evenly over the part of
+the video that it tells of and a choice of the captions that it covers. Frames are rows of the features, all encoders
+side by side. What is drawn comes from a generator of (seed, epoch, sample), or is the middle one without a seed.
 
 Shapes: B child samples, V videos, C clips, T frames, A verb classes, O noun classes.
 """
@@ -28,7 +28,7 @@ from hvlm.data.hierarchy import (
     short_clip,
 )
 from hvlm.models.hiervl import ChildBatch, ParentBatch
-from pipelines.training.hiervl.levels import Caption, Levels
+from pipelines.training.hiervl.levels import Caption, Levels, summary_name
 from pipelines.training.stream import FeatureReader
 from pipelines.training.text import TextTable
 
@@ -41,10 +41,17 @@ class Draw(NamedTuple):
 
 
 class ChildSample(NamedTuple):
-    """Caption number `caption` of video number `video`; the number after the last caption is the video's summary."""
+    """Caption number `caption` of video number `video`; the numbers after the last caption are its summaries."""
 
     video: int
     caption: int
+
+
+class ParentSample(NamedTuple):
+    """Summary number `summary` of video number `video`."""
+
+    video: int
+    summary: int
 
 
 class ChildPart(NamedTuple):
@@ -110,13 +117,17 @@ class LevelReader:
         found = []
         for number, key in enumerate(self.keys):
             video = self.levels.videos[key]
-            count = len(video.captions) + (with_summaries and video.has_summary)
+            count = len(video.captions) + (len(video.summaries) if with_summaries else 0)
             found += [ChildSample(number, caption) for caption in range(count)]
         return found
 
-    def parent_samples(self) -> list[int]:
-        """Return the numbers of the videos with a summary."""
-        return [number for number, key in enumerate(self.keys) if self.levels.videos[key].has_summary]
+    def parent_samples(self) -> list[ParentSample]:
+        """Return all summaries of the split, in the order of the videos."""
+        return [
+            ParentSample(video, summary)
+            for video, key in enumerate(self.keys)
+            for summary in range(len(self.levels.videos[key].summaries))
+        ]
 
     def child(
         self, samples: Sequence[ChildSample], draw: Draw | None, pool: ThreadPoolExecutor | None = None
@@ -150,40 +161,44 @@ class LevelReader:
             num_bad_rows=sum(rows.num_bad_rows for rows in videos.values()),
         )
 
-    def parent(self, numbers: Sequence[int], draw: Draw | None, pool: ThreadPoolExecutor | None = None) -> ParentPart:
-        """Return parent samples, by the numbers of their videos, as tensors."""
-        videos = self._videos(numbers, pool)
-        clips, frame_masks, captions, caption_masks, summaries = [], [], [], [], []
-        keys = [self.keys[number] for number in numbers]
-        for number, key in zip(numbers, keys, strict=True):
-            rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"parent:{key}")
-            video, rows = self.levels.videos[key], videos[number]
-            windows = clip_windows(video.span_s, self.sampling)
+    def parent(
+        self, samples: Sequence[ParentSample], draw: Draw | None, pool: ThreadPoolExecutor | None = None
+    ) -> ParentPart:
+        """Return parent samples as tensors."""
+        videos = self._videos([sample.video for sample in samples], pool)
+        clips, frame_masks, captions, caption_masks, texts = [], [], [], [], []
+        names = [summary_name(self.keys[sample.video], sample.summary) for sample in samples]
+        told = [self.levels.videos[self.keys[sample.video]].summaries[sample.summary] for sample in samples]
+        for sample, name, summary in zip(samples, names, told, strict=True):
+            rng = None if draw is None else sample_generator(draw.seed, draw.epoch, f"parent:{name}")
+            video, rows = self.levels.videos[self.keys[sample.video]], videos[sample.video]
+            windows = clip_windows(summary.span_s, self.sampling)
             in_windows = [rows_in_span(rows.times_s, video.row_s, (start, end)) for start, end in windows]
-            drawn = draw_parent(in_windows, len(video.captions), self.sampling, rng)
-            texts = self.texts.texts_of[key]
+            drawn = draw_parent(in_windows, len(summary.captions), self.sampling, rng)
+            of_video = self.texts.texts_of[self.keys[sample.video]]
+            of_captions = of_video[list(summary.captions) or [0]]  # without captions all places are masked
             clips.append(_taken(rows.features_TI, drawn.rows_CT, drawn.frame_mask_CT))
             frame_masks.append(drawn.frame_mask_CT)
-            captions.append(self.texts.features_NX[texts[drawn.captions_C]])
+            captions.append(self.texts.features_NX[of_captions[drawn.captions_C]])
             caption_masks.append(drawn.caption_mask_C)
-            summaries.append(int(texts[-1]))
+            texts.append(int(of_video[len(video.captions) + sample.summary]))
         frame_mask_VCT = torch.from_numpy(np.stack(frame_masks))
         caption_mask_VC = torch.from_numpy(np.stack(caption_masks))
         return ParentPart(
-            keys=keys,
+            keys=names,
             batch=ParentBatch(
                 clips_VCTI=torch.from_numpy(np.stack(clips)),
                 frame_mask_VCT=frame_mask_VCT,
                 clip_mask_VC=frame_mask_VCT.any(2),
                 captions_VCX=torch.from_numpy(np.stack(captions)),
                 caption_mask_VC=caption_mask_VC,
-                summary_VX=torch.from_numpy(self.texts.features_NX[summaries]),
+                summary_VX=torch.from_numpy(self.texts.features_NX[texts]),
             ),
             has_captions_V=caption_mask_VC.any(1),
-            own_summary_V=torch.tensor([self.levels.videos[key].own_summary for key in keys]),
-            video_V=torch.tensor(list(numbers)),
-            span_s_V2=torch.tensor([self.levels.videos[key].span_s for key in keys]),
-            summary_V=torch.from_numpy(self.texts.group_N[summaries]),
+            own_summary_V=torch.tensor([summary.own for summary in told]),
+            video_V=torch.tensor([sample.video for sample in samples]),
+            span_s_V2=torch.tensor([summary.span_s for summary in told]),
+            summary_V=torch.from_numpy(self.texts.group_N[texts]),
             num_bad_rows=sum(rows.num_bad_rows for rows in videos.values()),
         )
 
@@ -195,7 +210,9 @@ class LevelReader:
         video = self.levels.videos[key]
         if number < len(video.captions):
             return video.captions[number]
-        return Caption(*(video.span_s if rng is None else short_clip(video.span_s, rng)))
+        summary = video.summaries[number - len(video.captions)]
+        span_s = summary.span_s if rng is None else short_clip(summary.span_s, rng)
+        return Caption(*span_s, summary.verbs, summary.nouns)
 
 
 def _taken(features_TI: NDArray[np.float32], rows: NDArray[np.int64], mask: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -19,7 +19,15 @@ from hvlm.data.batching import BatchingConfig, EpochPlan, SampleIndex, plan_epoc
 from hvlm.data.hierarchy import SceneBins, sample_generator
 from hvlm.models.hiervl import Level, ScheduleConfig
 from pipelines.training.hiervl.config import LevelBatchingConfig
-from pipelines.training.hiervl.samples import ChildPart, ChildSample, Draw, LevelReader, ParentPart, map_tensors
+from pipelines.training.hiervl.samples import (
+    ChildPart,
+    ChildSample,
+    Draw,
+    LevelReader,
+    ParentPart,
+    ParentSample,
+    map_tensors,
+)
 from pipelines.training.step import mix_seed
 from pipelines.training.stream import steps_of_this_process
 
@@ -97,14 +105,17 @@ class LevelStream(IterableDataset[LevelBatches]):
         super().__init__()
         self._reader, self._plan = reader, plan
         self._child: Sequence[ChildSample] = reader.child_samples(with_summaries=plan.summaries_as_captions)
-        self._parent: Sequence[int] = reader.parent_samples()
+        self._parent: Sequence[ParentSample] = reader.parent_samples()
         bin_s = plan.batching.scene_bin_s
         self._scenes = None if bin_s is None else _scenes(reader, self._child, bin_s)
 
     def __iter__(self) -> Iterator[LevelBatches]:
         plan = self._plan
         shards = self._reader.features.table.index.shards
-        videos: dict[Level, list[int]] = {"child": [each.video for each in self._child], "parent": list(self._parent)}
+        videos: dict[Level, list[int]] = {
+            "child": [each.video for each in self._child],
+            "parent": [each.video for each in self._parent],
+        }
         sizes: dict[Level, int] = {"child": plan.batching.child_batch_size, "parent": plan.batching.parent_batch_size}
         plans = {
             level: LevelPlan(

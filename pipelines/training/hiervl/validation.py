@@ -1,8 +1,8 @@
-"""Validation of HierVL on the dev split: every video once, whatever the number of workers.
+"""Validation of HierVL on the dev split: every summary's segment once, whatever the number of workers.
 
-Videos (and captions) are dealt to the ranks in small groups, their vectors are gathered and put in order, and every
-rank calculates the same metrics from them: retrieval of whole videos by summaries and of clips by captions, SummaryMCQ
-and ShuffleMCQ (5-way, chance 0.2), and the collapse monitors of the clips' vectors.
+Segments (and captions) are dealt to the ranks in small groups, their vectors are gathered and put in order, and every
+rank calculates the same metrics from them: retrieval of segments by summaries and of clips by captions, SummaryMCQ and
+ShuffleMCQ (5-way, chance 0.2), and the collapse monitors of the clips' vectors.
 
 Shapes: V videos, C clips, E joint space, Q questions, O options, P permutations.
 """
@@ -23,7 +23,7 @@ from hvlm.losses.monitors import collapse_monitors
 from hvlm.metrics.multiple_choice import choice_accuracy, shuffle_mcq
 from hvlm.models.hiervl import HierVL
 from pipelines.training.hiervl.questions import SEED, embed_segments, shuffle_scores, wrong_texts
-from pipelines.training.hiervl.samples import ChildSample, LevelReader
+from pipelines.training.hiervl.samples import ChildSample, LevelReader, ParentSample
 from pipelines.training.retrieval import retrieval_figures
 from pipelines.training.step import autocast
 
@@ -48,7 +48,7 @@ class _Numbered(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Vectors:
-    """Of V videos: unit vectors, and of ShuffleMCQ's options S * (O - 1) permutations."""
+    """Of V summaries' segments: unit vectors, and of ShuffleMCQ's options S * (O - 1) permutations."""
 
     video_VE: Array
     summary_VE: Array
@@ -129,7 +129,7 @@ def _embed_captions(
 
 
 def _embed_videos(
-    model: HierVL, reader: LevelReader, videos: Sequence[int], where: tuple[torch.device, str]
+    model: HierVL, reader: LevelReader, videos: Sequence[ParentSample], where: tuple[torch.device, str]
 ) -> _Vectors:
     part = reader.parent(videos, None)
     batch = type(part.batch)(*(each.to(where[0]) for each in part.batch))
@@ -151,16 +151,19 @@ def _unit(x: Tensor) -> Array:
     return vectors
 
 
-def _summary_mcq(reader: LevelReader, videos: Sequence[int], of: _Vectors) -> dict[str, float]:
-    """Which of five videos a summary tells of; nothing where fewer than five have different summaries."""
-    place = {reader.keys[number]: i for i, number in enumerate(videos)}
-    # A summary's group stands for its text: the builder only compares texts.
-    rows = [ClipRow(key, reader.levels.videos[key].span_s, str(int(of.summary_V[i]))) for key, i in place.items()]
+def _summary_mcq(reader: LevelReader, videos: Sequence[ParentSample], of: _Vectors) -> dict[str, float]:
+    """Which of five segments of different videos a summary tells of; nothing where fewer than five videos have one."""
+    rows = []
+    for i, (video, number) in enumerate(videos):
+        key = reader.keys[video]
+        # A summary's group stands for its text: the builder only compares texts. The index says which row was drawn.
+        text = str(int(of.summary_V[i]))
+        rows.append(ClipRow(key, reader.levels.videos[key].summaries[number].span_s, text, clip_index=i))
     questions = build_questions(rows, QuestionConfig(kind="summary", seed=SEED)).questions
     if not questions:
         return {}
-    options_QO = np.array([[place[choice.video_id] for choice in each.choices] for each in questions])
-    queries_Q = np.array([place[each.query.video_id] for each in questions])
+    options_QO = np.array([[choice.clip_index for choice in each.choices] for each in questions], dtype=np.int64)
+    queries_Q = np.array([each.query.clip_index for each in questions], dtype=np.int64)
     score_QO = np.einsum("qe,qoe->qo", of.summary_VE[queries_Q], of.video_VE[options_QO])
     if not np.isfinite(score_QO).all():
         return {}

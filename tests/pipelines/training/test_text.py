@@ -58,6 +58,8 @@ def test_a_summary_wins_over_captions_over_labels() -> None:
     labels = [{"label": "jump", "segment": [0, 1]}, {"label": "jump", "segment": [2, 3]}]
     everything = meta(summary="all", captions=captions, annotations=labels)
     assert texts_of_video(everything, ("a {label}",)) == [("all", "all")]
+    parts = meta(summaries=[{"text": "half", "segment": [0, 1]}], captions=captions, annotations=labels)
+    assert texts_of_video(parts, ("a {label}",)) == [("half", "half")]
     assert texts_of_video(replace(everything, summary=None), ("a {label}",)) == [("one", "one"), ("two", "two")]
     only_labels = replace(everything, summary=None, captions=[])
     assert texts_of_video(only_labels, ("a {label}", "b {label}")) == [

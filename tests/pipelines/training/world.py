@@ -142,6 +142,31 @@ def two_levels(i: int, duration_s: float) -> dict[str, Any]:
     }
 
 
+def parts(i: int, duration_s: float) -> dict[str, Any]:
+    """Six captions of each of two passes; a summary of the first half by one and of the last two thirds by the other.
+
+    In every sixth video the second pass has no captions; every fourth has a summary of the whole too.
+    """
+    label = CLASSES[i % 4]
+    edges = [n * duration_s / 6 for n in range(7)]
+
+    def told(name: str) -> list[dict[str, Any]]:
+        return [
+            {"text": f"someone can {label} {name} {n}", "segment": edges[n : n + 2], "pass": name} for n in range(6)
+        ]
+
+    summaries = [
+        {"text": f"they {label} first, said {i}", "segment": [edges[0], edges[3]], "pass": "one", "verbs": [7]},
+        {"text": f"they {label} last, said {i}", "segment": [edges[2], edges[6]], "pass": "two"},
+    ]
+    return {
+        "annotations": [],
+        "captions": told("one") + (told("two") if i % 6 else []),
+        "summaries": summaries,
+        "summary": f"they {label} all day, said {i}" if i % 4 == 0 else None,
+    }
+
+
 def _video(video_id: str, duration_s: float, metadata: dict[str, Any]) -> dict[str, Any]:
     content = canonical_json({"subset": None, "split": None, "columns": {}} | metadata)
     return dict.fromkeys(VIDEOS) | {

@@ -12,13 +12,19 @@ from infra.cluster import ClusterConfig
 from infra.tracking import TrackingConfig
 from pipelines.training.config import CheckpointConfig, OptimizerConfig
 from pipelines.training.hiervl.config import HierVLTextConfig, HierVLTrainConfig, LevelBatchingConfig
-from tests.pipelines.training.world import CLIP, make_store, two_levels
+from tests.pipelines.training.world import CLIP, make_store, parts, two_levels
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Videos with captions and summaries; two of forty have neither."""
     return make_store(tmp_path_factory.mktemp("hiervl") / "store", metadata=two_levels)
+
+
+@pytest.fixture(scope="session")
+def parts_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Videos with two annotators' passes and summaries of their parts."""
+    return make_store(tmp_path_factory.mktemp("hiervl") / "parts", 30, metadata=parts, rows=(16, 30))
 
 
 @pytest.fixture

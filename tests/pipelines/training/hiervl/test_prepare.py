@@ -38,6 +38,22 @@ def test_counts_are_in_the_run_and_what_is_missing_is_listed(
     assert again == job
 
 
+def test_every_summary_of_a_part_counts_and_those_without_captions_are_said(
+    make_config: MakeConfig, parts_store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = make_config().model
+    config = make_config(store_uri=parts_store, model=replace(model, schedule=ScheduleConfig(kind="parent")))
+    job, tracker = prepare(config, encode_text)
+    tags = MlflowClient(tracker.uri).get_run(tracker.run_id).data.tags
+    videos = json.loads(Path(config.output_uri, "levels.json").read_text())["videos"]
+    of_splits = [int(tags[f"num_summaries.{split}"]) for split in ("train", "dev")]
+    wholes = sum(int(key[-3:]) % 4 == 0 for key in videos)
+    assert sum(of_splits) == 2 * len(videos) + wholes and job.steps_per_epoch == of_splits[0] // 4
+    bare = sum(int(tags[f"num_summaries_without_captions.{split}"]) for split in ("train", "dev"))
+    assert bare == sum(int(key[-3:]) % 6 == 0 for key in videos) > 0
+    assert f"of {of_splits[0]} summaries cover no caption" in caplog.text
+
+
 def test_an_epoch_of_one_level_alone(make_config: MakeConfig) -> None:
     model = make_config().model
     parent, tracker = prepare(

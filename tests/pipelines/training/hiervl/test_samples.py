@@ -18,6 +18,13 @@ def reader(make_job: Callable[..., TrainJob]) -> LevelReader:
     return system.train
 
 
+@pytest.fixture
+def of_parts(make_job: Callable[..., TrainJob], parts_store: str) -> LevelReader:
+    system = open_system(make_job(store_uri=parts_store), RankContext())
+    assert isinstance(system, HierVLSystem)
+    return system.train
+
+
 def test_a_clips_frames_are_rows_inside_its_segment(reader: LevelReader) -> None:
     longest = max(reader.child_samples(), key=lambda each: len(reader.features.video(each.video).times_s))
     sample = longest._replace(caption=1)
@@ -51,12 +58,61 @@ def test_texts_are_those_of_the_caption_and_equal_ones_have_one_group(reader: Le
 
 def test_the_flat_baseline_adds_each_summary_with_a_short_clip(reader: LevelReader) -> None:
     more = set(reader.child_samples(with_summaries=True)) - set(reader.child_samples())
-    assert {each.video for each in more} == set(reader.parent_samples())
+    assert {each.video for each in more} == {each.video for each in reader.parent_samples()}
     sample = sorted(more)[0]
     assert sample.caption == len(reader.levels.videos[reader.keys[sample.video]].captions)
     part = reader.child([sample], Draw(0, 0))
     summary = reader.texts.texts_of[reader.keys[sample.video]][-1]
     np.testing.assert_array_equal(part.batch.caption_BX[0].numpy(), reader.texts.features_NX[summary])
+
+
+def test_the_flat_baselines_sample_takes_a_clip_inside_the_summarys_segment(of_parts: LevelReader) -> None:
+    """Not one that lies before it; its tags are the summary's own."""
+    flat = sorted(set(of_parts.child_samples(with_summaries=True)) - set(of_parts.child_samples()))
+    assert len(flat) == len(of_parts.parent_samples())
+    starts = set()
+    for sample in flat:
+        video = of_parts.levels.videos[of_parts.keys[sample.video]]
+        summary = video.summaries[sample.caption - len(video.captions)]
+        for epoch in range(5):
+            part = of_parts.child([sample], Draw(0, epoch))
+            rows_s = frames_s(of_parts, sample.video, part.batch.clip_BTI[0])
+            assert all(summary.start_s < start_s + video.row_s and start_s < summary.end_s for start_s in rows_s)
+            assert max(rows_s) - min(rows_s) <= 3.0 + video.row_s  # a short clip, not the segment
+            starts.add((sample, min(rows_s)))
+            assert part.verbs_BA[0].nonzero().flatten().tolist() == list(summary.verbs)
+    assert len(starts) > 2 * len(flat)  # drawn anew each time
+
+
+def frames_s(reader: LevelReader, video: int, frames_TI: torch.Tensor) -> list[float]:
+    """When the frames are in their video."""
+    rows = reader.features.video(video)
+    return [float(rows.times_s[np.flatnonzero((rows.features_TI == frame).all(1))[0]]) for frame in frames_TI.numpy()]
+
+
+def test_a_summary_of_a_part_takes_clips_and_captions_of_that_part_alone(of_parts: LevelReader) -> None:
+    samples = of_parts.parent_samples()
+    part = of_parts.parent(samples, Draw(0, 0))
+    assert len(set(part.keys)) == len(samples) > 2 * len(of_parts.keys)
+    seen = set()
+    for i, sample in enumerate(samples):
+        key = of_parts.keys[sample.video]
+        video, ids = of_parts.levels.videos[key], of_parts.texts.texts_of[key]
+        summary = video.summaries[sample.summary]
+        assert part.keys[i] == (key if sample.summary == 0 else f"{key}#summary{sample.summary}")
+        for frames_TI in part.batch.clips_VCTI[i]:
+            for start_s in frames_s(of_parts, sample.video, frames_TI):
+                assert summary.start_s < start_s + video.row_s and start_s < summary.end_s
+        covered = of_parts.texts.features_NX[ids[list(summary.captions)]]
+        real = part.batch.captions_VCX[i][part.batch.caption_mask_VC[i]].numpy()
+        assert len(real) == min(4, len(covered)) and all((covered == vector).all(1).any() for vector in real)
+        assert bool(part.has_captions_V[i]) == bool(summary.captions)
+        told = of_parts.texts.features_NX[ids[len(video.captions) + sample.summary]]
+        np.testing.assert_array_equal(part.batch.summary_VX[i].numpy(), told)
+        assert tuple(part.span_s_V2[i].tolist()) == pytest.approx(summary.span_s)
+        assert part.video_V[i] == sample.video and bool(part.own_summary_V[i])
+        seen.add(len(summary.captions))
+    assert seen == {0, 3, 4, 6, 12}
 
 
 def test_a_parent_sample_has_clips_captions_and_a_summary(reader: LevelReader) -> None:
@@ -66,7 +122,7 @@ def test_a_parent_sample_has_clips_captions_and_a_summary(reader: LevelReader) -
     counts = [len(reader.levels.videos[key].captions) for key in part.keys]
     assert part.batch.caption_mask_VC.sum(1).tolist() == counts and {0, 3} == set(counts)
     assert part.has_captions_V.tolist() == [count > 0 for count in counts]
-    own = [reader.levels.videos[key].own_summary for key in part.keys]
+    own = [reader.levels.videos[key].summaries[0].own for key in part.keys]
     assert part.own_summary_V.tolist() == own and {True, False} == set(own)
     for i, key in enumerate(part.keys):
         ids = reader.texts.texts_of[key]

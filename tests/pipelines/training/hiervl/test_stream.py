@@ -46,7 +46,9 @@ def job(make_job: MakeJob) -> TrainJob:
     return make_job(epochs=20)
 
 
-def test_1_2_and_4_ranks_read_the_same_global_batches(job: TrainJob) -> None:
+@pytest.mark.parametrize("summaries", ["of_wholes", "of_parts"])
+def test_1_2_and_4_ranks_read_the_same_global_batches(make_job: MakeJob, parts_store: str, summaries: str) -> None:
+    job = make_job(epochs=20, **({"store_uri": parts_store} if summaries == "of_parts" else {}))
     alone = read(job)
     kinds = ["parent" if isinstance(step.parts[0], ParentPart) else "child" for step in alone]
     assert kinds == ["child", "child", "parent"] * 6 + ["child", "child"]

@@ -1,17 +1,27 @@
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from hvlm.data.readers.egoclip import ClipRow, write_egoclip
 from hvlm.models.hiervl import METHODS, HierVL, HierVLConfig, with_preset
+from pipelines.store.annotations import AnnotationPartConfig, AnnotationsConfig, make_annotations
+from pipelines.store.feature_files import FeatureFormat, ImportConfig
+from pipelines.store.imports import import_features
+from pipelines.training.config import ImportedTextConfig
+from pipelines.training.hiervl.config import HierVLTextConfig
 from pipelines.training.hiervl.system import HierVLSystem
 from pipelines.training.job import TrainJob
 from pipelines.training.loop import train
+from pipelines.training.prepare import prepare
 from pipelines.training.registry import open_system
 from pipelines.training.state import GradientCheck
 from pipelines.training.system import RankContext
 from tests.pipelines.training.test_loop import Recorder, weights
+from tests.pipelines.training.world import CLASSES, encode_text
 
 MakeJob = Callable[..., TrainJob]
 
@@ -107,6 +117,57 @@ def test_a_killed_training_continues_with_the_same_losses(
             assert recorder.metrics[step].get(name) == whole.metrics[step].get(name), (step, name)
     found = weights(outcome)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_tables_of_clips_and_summaries_become_a_training(make_config: Callable[..., Any], tmp_path: Path) -> None:
+    """EgoClip and EgoSummary tables -> annotation file -> import of features -> both levels are trained."""
+    rng = np.random.default_rng(0)
+    clips, summaries = [], []
+    (tmp_path / "features").mkdir()
+    for i in range(24):
+        name, label = f"uid-{i:02d}", CLASSES[i % 4]
+        np.save(tmp_path / "features" / f"{name}.npy", (i % 4) + rng.normal(size=(40, 5)).astype(np.float32))
+        for annotator in ("pass_1", "pass_2"):
+            row = ClipRow(name, (0.0, 20.0), "", annotator=annotator, duration_s=20.0)
+            told = [(n, f"#C C can {label} {annotator} {n}") for n in range(8)]
+            clips += [row._replace(span_s=(2.0 * n, 2.0 * n + 2.5), text=text, verbs=(i % 4,)) for n, text in told]
+            span_s = (0.0, 9.0) if annotator == "pass_1" else (6.0, 18.5)
+            summaries.append(row._replace(span_s=span_s, text=f"C will {label}, says {annotator} of {i}"))
+    for file, rows in (("clips.csv", clips), ("summaries.csv", summaries)):
+        (tmp_path / file).write_text(write_egoclip(rows))
+    part = AnnotationPartConfig(clips_uri=f"{tmp_path}/clips.csv", summaries_uri=f"{tmp_path}/summaries.csv")
+    made = make_annotations(AnnotationsConfig(output_uri=f"{tmp_path}/annotations.json", parts=(part,)))
+    assert (made.num_videos, made.num_captions, made.num_summaries, made.bare) == (24, 384, 48, [])
+    texts = sorted({row.text for row in clips + summaries})
+    np.savez(tmp_path / "texts.npz", texts=np.array(texts), features=encode_text(texts))
+    features = FeatureFormat(
+        encoder="i3d", extractor="I3D", dim=5, stride_s=0.5, clip_s=0.5, offset_s=0.0, text_extractor="words"
+    )
+    imported = import_features(
+        ImportConfig(
+            store_uri=f"{tmp_path}/imported",
+            features_uri=f"{tmp_path}/features",
+            annotations_uri=f"{tmp_path}/annotations.json",
+            text_features_uri=f"{tmp_path}/texts.npz",
+            format=features,
+        )
+    )
+    assert imported.published.published == 24 and imported.cut == [] and not imported.annotation_problems
+    config = make_config(
+        store_uri=f"{tmp_path}/imported",
+        encoders=("i3d",),
+        text=HierVLTextConfig(encoder=ImportedTextConfig(kind="imported", extractor="words")),
+        max_steps=9,
+    )
+    job, _ = prepare(config, None)
+    recorder = Recorder()
+    outcome = train(job, RankContext(), recorder)
+    assert outcome.step == 9 and recorder.metrics[9]["train/parent/steps"] == 3
+    system = open_system(job, RankContext())
+    assert isinstance(system, HierVLSystem)
+    counts = {len(each.captions) for video in system.train.levels.videos.values() for each in video.summaries}
+    assert counts == {4, 5}  # clips that end by 9.0 s, and those from 6.0 to 18.5 s, of one pass of two
+    assert len(system.train.parent_samples()) == 2 * len(system.train.keys)
 
 
 def test_a_model_of_the_store_is_built(make_job: MakeJob) -> None:

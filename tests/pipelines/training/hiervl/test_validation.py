@@ -118,6 +118,24 @@ def test_summary_mcq_by_hand(system: HierVLSystem) -> None:
     assert few == {}
 
 
+def test_a_question_about_a_part_has_parts_of_other_videos_beside_it(make_job: MakeJob, parts_store: str) -> None:
+    """Every summary is asked about with its own segment: of a video's two, only one is right."""
+    system = open_system(make_job(store_uri=parts_store), RankContext())
+    assert isinstance(system, HierVLSystem)
+    samples = system.dev.parent_samples()
+    assert len({each.video for each in samples}) >= 5 and len(samples) > 2 * len({each.video for each in samples})
+    eye = np.eye(len(samples), dtype=np.float32)
+    shuffled = np.zeros((len(samples), 20, len(samples)), np.float32)
+    right = validation._summary_mcq(system.dev, samples, vectors(eye, eye, shuffled))
+    assert right == {SUMMARY_MCQ: 1.0, "dev/video/summary_mcq/num_questions": float(len(samples))}
+    lost = eye.copy()
+    lost[samples.index(samples[0]._replace(summary=1))] *= -1  # one of a video's segments is not found, its other is
+    found = validation._summary_mcq(system.dev, samples, vectors(lost, eye, shuffled))
+    assert found[SUMMARY_MCQ] == pytest.approx(1 - 1 / len(samples))
+    metrics = validate(system.build_model(), system.dev, CPU, "fp32")
+    assert metrics["dev/video/summary_mcq/num_questions"] == len(samples)
+
+
 def test_an_empty_split_gives_nothing(system: HierVLSystem) -> None:
     table = SampleTable.of(system.job.open_manifest(), "none")
     sampling = ParentSamplingConfig(num_clips=4)
