@@ -11,7 +11,7 @@ FILE = "jobs/configs/science.yaml"
 
 def test_the_example_has_every_method_and_five_seeds() -> None:
     config = load_config(ScienceConfig, FILE)
-    assert {name for stage in config.stages.values() for name in stage.methods} == set(METHODS)
+    assert {name for stage in config.stages.values() for name in stage.methods} > set(METHODS)
     assert config.seeds == (0, 1, 2, 3, 4)
 
 

@@ -105,16 +105,17 @@ def test_a_gate_that_does_not_hold_is_named(config: ScienceConfig, trained: dict
 @pytest.mark.usefixtures("no_worlds")
 def test_a_trial_that_failed_ends_the_benchmark(config: ScienceConfig, trained: dict[str, Any]) -> None:
     trained["failures"] = {"sa/seed-0": "out of memory"}
-    with pytest.raises(JobError, match=r"1 of 10 trials in .*trials failed, e\.g\. sa/seed-0: out of memory"):
+    with pytest.raises(JobError, match=r"1 of 12 trials in .*trials failed, e\.g\. sa/seed-0: out of memory"):
         run_science(config, "c")
 
 
 def test_every_trial_has_its_own_world_and_start(config: ScienceConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trials = {trial.name: trial.training for sweep in stage_sweeps(config, out) for trial in make_trials(sweep)}
-    assert len(trials) == 2 * 6 + 2
+    assert len(trials) == 2 * 7 + 2
     assert trials["sa/seed-1"].store_uri == str(out / "worlds/planted-1/store")
     assert trials["permuted/seed-1"].store_uri == str(out / "worlds/permuted-1/store")
     start = trials["wo_joint/seed-1"].start_checkpoint  # type: ignore[attr-defined]
-    assert start == trials["child_only/seed-1"].output_uri == str(out / "trials/child_only/seed-1")
+    before = trials["child_1000/seed-1"]
+    assert start == before.output_uri == str(out / "trials/child_1000/seed-1") and before.max_steps == 1000
     assert trials["two_workers/seed-0"].resources.num_workers == 2
