@@ -29,7 +29,7 @@ def report_text(report: ScienceReport) -> str:
     return "\n".join(
         [
             "",
-            text_tables(report.gates, report.runs),
+            text_tables(report.gates, report.runs, report.chance),
             "",
             f"gates       {held} of {len(report.gates)} hold",
             f"page        {report.page_path}",

@@ -1,23 +1,25 @@
 """What a model knows of planted videos: the accuracy of its answers to the planted questions.
 
-`clip40` names a clip among all words (chance 1/40), `easy` finds the video of a summary among other phases (0.2),
-`order` tells it from a real video with the same phases the other way round (0.5), `shuffle` tells the true order of its
-clips from permutations (0.2). `easy` and `order` count a strict maximum, `shuffle` shares ties. `shuffle_wrong` and
-`shuffle_reversed` ask the same of another video's summary and of the reversed one: only `shuffle` - `shuffle_wrong` is
-evidence that order and text are aligned.
+`clip40` names a clip among all words (40 in the world of the specification), `easy` finds the video of a summary among
+other phases, `order` tells it from a real video with the same phases the other way round, `shuffle` tells the true
+order of its clips from permutations; `chance` says what guessing gives. `easy` and `order` count a strict maximum,
+`shuffle` shares ties. `shuffle_wrong` and `shuffle_reversed` ask the same of another video's summary and of the
+reversed one: only `shuffle` - `shuffle_wrong` is evidence that order and text are aligned.
 Shapes: N clips of all videos, V videos, C clips, D width, A atoms, X vocabulary, E joint space, Q questions, K options.
 """
 
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvlm.metrics.multiple_choice import shuffle_mcq
-from hvlm.synthetic.planted_controls import reversed_texts, wrong_texts
+from hvlm.metrics.multiple_choice import shuffle_credit
+from hvlm.synthetic.planted_controls import bag_of_words, leak_scores, reversed_texts, scene_only, wrong_texts
 from hvlm.synthetic.planted_files import text_vectors
-from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig, PlantedVideos
+from hvlm.synthetic.planted_hierarchy import PlantedHierarchy, PlantedHierarchyConfig, PlantedVideos
 from hvlm.synthetic.planted_questions import (
+    NUM_OPTIONS,
     VideoQuestions,
     clip_questions,
     easy_questions,
@@ -26,8 +28,23 @@ from hvlm.synthetic.planted_questions import (
 )
 
 Floats = NDArray[np.float32]
-CHANCE = {"clip40": 1 / 40, "easy": 0.2, "order": 0.5, "shuffle": 0.2, "shuffle_wrong": 0.2, "shuffle_reversed": 0.2}
+METRICS = ("clip40", "easy", "order", "shuffle", "shuffle_wrong", "shuffle_reversed")
 _SHUFFLE_SEEDS = 5
+
+
+class Answers(NamedTuple):
+    """What each question is worth, in [0, 1]; the same questions in the same order for every model.
+
+    `clip40` asks about every clip, so its questions are not as independent as so many videos would be. `shuffle` asks
+    of 5 permutation seeds, which make no further questions.
+    """
+
+    credit_Q: NDArray[np.float64]
+
+    @property
+    def accuracy(self) -> float:
+        """The mean; NaN without questions."""
+        return float(self.credit_Q.mean()) if len(self.credit_Q) else math.nan
 
 
 class PlantedEmbedder(Protocol):
@@ -46,10 +63,16 @@ class PlantedEmbedder(Protocol):
         ...
 
 
+def chance(config: PlantedHierarchyConfig) -> dict[str, float]:
+    """Return what guessing gives in a world, by the names of `METRICS`."""
+    guessed = {"clip40": 1 / config.num_atoms, "order": 0.5}
+    return {name: guessed.get(name, 1 / NUM_OPTIONS) for name in METRICS}
+
+
 def planted_metrics(
     embedder: PlantedEmbedder, videos: PlantedVideos, config: PlantedHierarchyConfig, seed: int
-) -> dict[str, float]:
-    """Return the accuracies by the names of `CHANCE`.
+) -> dict[str, Answers]:
+    """Return the answers by the names of `METRICS`.
 
     Args:
         embedder: the model.
@@ -71,24 +94,56 @@ def planted_metrics(
         "shuffle_reversed": embedder.texts(text_vectors(reversed_texts(videos, config), config)),
     }
     return {
-        "clip40": float((named_N == clips.atoms_N).mean()),
-        "easy": _strict_accuracy(easy_questions(videos, seed), summary_VE, video_VE),
-        "order": _strict_accuracy(order_questions(videos, seed), summary_VE, video_VE),
+        "clip40": Answers((named_N == clips.atoms_N).astype(np.float64)),
+        "easy": _strict(easy_questions(videos, seed), summary_VE, video_VE),
+        "order": _strict(order_questions(videos, seed), summary_VE, video_VE),
         **_shuffle(embedder, videos, texts_VE, seed),
     }
 
 
-def _strict_accuracy(questions: VideoQuestions, text_VE: Floats, video_VE: Floats) -> float:
-    score_QK = np.einsum("qe,qke->qk", text_VE[questions.query_Q], video_VE[questions.options_QK])
-    right_Q1 = questions.answer_Q[:, None]
+def leak_metrics(world: PlantedHierarchy, videos: PlantedVideos, seed: int) -> dict[str, Answers]:
+    """Return what the leak checks answer, `scene/easy`, `scene/order`, `words/easy` and `words/order`.
+
+    Args:
+        world: whose training videos the checks learn from.
+        videos: of a test split.
+        seed: of the questions.
+
+    Raises:
+        UserError: the split is too small to ask.
+    """
+    config = world.config
+    inputs = {
+        "scene": (scene_only(world.train), scene_only(videos)),
+        "words": (bag_of_words(world.train, config), bag_of_words(videos, config)),
+    }
+    found = {}
+    for source, (train_NX, test_VX) in inputs.items():
+        score_VT = leak_scores(train_NX, world.train, test_VX, config)
+        for name, questions in (("easy", easy_questions(videos, seed)), ("order", order_questions(videos, seed))):
+            tokens_Q2 = videos.summaries_V2[questions.query_Q] - config.num_atoms
+            score_QK = np.take_along_axis(score_VT[questions.options_QK], tokens_Q2[:, None], axis=2).sum(axis=2)
+            found[f"{source}/{name}"] = _strict_answers(score_QK, questions.answer_Q)
+    return found
+
+
+def _strict_answers(score_QK: NDArray[np.floating], answer_Q: NDArray[np.int64]) -> Answers:
+    """A tie is no hit."""
+    right_Q1 = answer_Q[:, None]
     wrong_QK = score_QK.copy()
     np.put_along_axis(wrong_QK, right_Q1, -np.inf, axis=1)
-    return float((np.take_along_axis(score_QK, right_Q1, axis=1)[:, 0] > wrong_QK.max(axis=1)).mean())
+    hit_Q = np.take_along_axis(score_QK, right_Q1, axis=1)[:, 0] > wrong_QK.max(axis=1)
+    return Answers(hit_Q.astype(np.float64))
+
+
+def _strict(questions: VideoQuestions, text_VE: Floats, video_VE: Floats) -> Answers:
+    score_QK = np.einsum("qe,qke->qk", text_VE[questions.query_Q], video_VE[questions.options_QK])
+    return _strict_answers(score_QK, questions.answer_Q)
 
 
 def _shuffle(
     embedder: PlantedEmbedder, videos: PlantedVideos, texts_VE: dict[str, Floats], seed: int
-) -> dict[str, float]:
+) -> dict[str, Answers]:
     scores: dict[str, list[Floats]] = {name: [] for name in texts_VE}
     answers = []
     for number in range(_SHUFFLE_SEEDS):
@@ -100,4 +155,4 @@ def _shuffle(
         for name, text_VE in texts_VE.items():
             scores[name].append(np.stack([(text_VE * option_VE).sum(axis=1) for option_VE in options], axis=1))
         answers.append(questions.answer_Q)
-    return {name: shuffle_mcq(np.stack(each), np.stack(answers)).accuracy for name, each in scores.items()}
+    return {name: Answers(shuffle_credit(np.stack(each), np.stack(answers))) for name, each in scores.items()}

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from hvlm.synthetic.planted_metrics import CHANCE
-
 Values = Mapping[str, Mapping[str, Sequence[float]]]
 """method -> metric of the seen test split -> its value for each seed."""
 Histories = Mapping[str, Mapping[str, Sequence[float]]]
@@ -43,12 +41,13 @@ class Gate:
         return "holds" if self.holds else "DOES NOT HOLD"
 
 
-def judge(values: Values, workers: Histories) -> list[Gate]:
+def judge(values: Values, workers: Histories, chance: Mapping[str, float]) -> list[Gate]:
     """Return all gates.
 
     Args:
         values: of sa, avg, no_positions, child_only, wo_joint and permuted.
         workers: of one_worker and two_workers, the same metrics at the same steps.
+        chance: what guessing gives, metric by metric.
     """
     gates = [
         _at_least("SA names the phases: easy", values["sa"]["easy"], 0.80),
@@ -63,10 +62,10 @@ def judge(values: Values, workers: Histories) -> list[Gate]:
             _difference(values["sa"]["clip40"], values["child_only"]["clip40"]),
             -0.03,
         ),
-        _near("Avg knows no order: order", values["avg"]["order"], CHANCE["order"], 0.06),
-        _exact("Avg knows no order: shuffle", values["avg"]["shuffle"], CHANCE["shuffle"]),
-        _near("child-only knows no summary: easy", values["child_only"]["easy"], CHANCE["easy"], 0.08),
-        _near("SA without positions knows no order: order", values["no_positions"]["order"], CHANCE["order"], 0.06),
+        _near("Avg knows no order: order", values["avg"]["order"], chance["order"], 0.06),
+        _exact("Avg knows no order: shuffle", values["avg"]["shuffle"], chance["shuffle"]),
+        _near("child-only knows no summary: easy", values["child_only"]["easy"], chance["easy"], 0.08),
+        _near("SA without positions knows no order: order", values["no_positions"]["order"], chance["order"], 0.06),
         _at_least(
             "without joint training the clips are forgotten: clip40, SA - w/o joint",
             _difference(values["sa"]["clip40"], values["wo_joint"]["clip40"]),
@@ -74,7 +73,7 @@ def judge(values: Values, workers: Histories) -> list[Gate]:
         ),
     ]
     for name in _CHANCE_METRICS:
-        gates.append(_at_chance(f"permuted summaries teach nothing: {name}", values["permuted"][name], CHANCE[name]))
+        gates.append(_at_chance(f"permuted summaries teach nothing: {name}", values["permuted"][name], chance[name]))
     return [*gates, _workers(workers["one_worker"], workers["two_workers"])]
 
 

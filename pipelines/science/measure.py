@@ -12,7 +12,7 @@ from torch.nn import functional
 from hvlm.errors import UserError
 from hvlm.models.hiervl import HierVL, build_hiervl
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchy
-from hvlm.synthetic.planted_metrics import planted_metrics
+from hvlm.synthetic.planted_metrics import Answers, leak_metrics, planted_metrics
 from infra.config_io import build_config
 from pipelines.training.checkpoints import load_weights, read_info, read_model_state
 from pipelines.training.hiervl.config import HierVLTrainConfig
@@ -30,17 +30,27 @@ def planted_metric(split: str, name: str) -> str:
     return f"planted/{split}/{name}"
 
 
-def measure(checkpoint_uri: str, world: PlantedHierarchy) -> dict[str, float]:
-    """Return the planted metrics of both test splits by their names in MLflow.
+def measure(checkpoint_uri: str, world: PlantedHierarchy) -> dict[str, Answers]:
+    """Return the answers to the planted questions of both test splits by their names in MLflow.
 
     Raises:
         UserError: the checkpoint is damaged, or not of a HierVL.
     """
     embedder = ModelEmbedder(_load(checkpoint_uri))
     return {
-        planted_metric(name, metric): value
+        planted_metric(name, metric): answers
         for name, split in SPLITS.items()
-        for metric, value in planted_metrics(embedder, getattr(world, split), world.config, _SEED).items()
+        for metric, answers in planted_metrics(embedder, getattr(world, split), world.config, _SEED).items()
+    }
+
+
+def measure_leaks(world: PlantedHierarchy) -> dict[str, dict[str, float]]:
+    """Return the accuracies of `leak_metrics` on the same questions: split -> name -> value."""
+    return {
+        name: {
+            metric: answers.accuracy for metric, answers in leak_metrics(world, getattr(world, split), _SEED).items()
+        }
+        for name, split in SPLITS.items()
     }
 
 

@@ -5,24 +5,24 @@ Interrupted, the same command goes on: worlds and trials that are finished are n
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hvlm.errors import JobError
-from hvlm.synthetic.planted_hierarchy import planted_hierarchy
-from hvlm.synthetic.planted_metrics import CHANCE
+from hvlm.synthetic.planted_hierarchy import PlantedHierarchy, planted_hierarchy
+from hvlm.synthetic.planted_metrics import METRICS, Answers, chance
 from infra import storage
 from infra.cluster import connect, reject_relative_paths_in_job
 from infra.config_io import dump_config, flatten_config
 from infra.tracking import RunTracker, git_tags, open_run, resolve_tracking_uri, tracking_errors
 from pipelines.science.config import ScienceConfig
 from pipelines.science.gates import Gate, judge
-from pipelines.science.measure import measure
-from pipelines.science.page import render_page
-from pipelines.science.runs import TrialRun, by_method, by_step, read_trial_runs
-from pipelines.science.worlds import WORLDS, make_world
+from pipelines.science.measure import SPLITS, measure, measure_leaks
+from pipelines.science.page import Background, render_page
+from pipelines.science.runs import DATA_TAG, TrialRun, by_method, by_step, read_trial_runs
+from pipelines.science.worlds import WORLDS, make_world, world_sha256, world_store
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.run import run_sweep
 from pipelines.sweep.trial_run import finished_result
@@ -38,10 +38,11 @@ _WORLDS = "worlds"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScienceReport:
-    """What the benchmark gave. `duration_s`: of this start."""
+    """What the benchmark gave. `chance`: metric by metric. `duration_s`: of this start."""
 
     gates: list[Gate]
     runs: list[TrialRun]
+    chance: Mapping[str, float]
     page_path: str
     run_id: str
     tracking_uri: str
@@ -69,16 +70,15 @@ def run_science(config: ScienceConfig, command: str) -> ScienceReport:
     root = Path(config.output_path).absolute()
     sweeps = stage_sweeps(config, root)
     trials = [trial for sweep in sweeps for trial in make_trials(sweep)]  # all checked before anything is made
-    for seed in config.seeds:
-        for name in WORLDS:
-            logger.info("world %s of seed %d", name, seed)
-            make_world(root / _WORLDS, name, seed, config.world)
+    _make_worlds(trials, config, root / _WORLDS)
     with connect(config.cluster):
         for sweep in sweeps:
             _run(sweep)
     uri = resolve_tracking_uri(config.tracking)
-    runs = read_trial_runs(uri, _measure_all(trials, config, uri))
-    gates = judge(by_method(runs, list(CHANCE), "seen"), by_step(runs))
+    worlds = {seed: planted_hierarchy(seed, config.world) for seed in config.seeds}
+    runs = read_trial_runs(uri, _measure_all(trials, worlds, uri))
+    guessed = chance(config.world)
+    gates = judge(by_method(runs, METRICS, "seen"), by_step(runs), guessed)
     duration_s = time.monotonic() - started
     facts = [
         ("command", command),
@@ -87,10 +87,17 @@ def run_science(config: ScienceConfig, command: str) -> ScienceReport:
         ("MLflow", uri),
     ]
     page_path = str(root / PAGE)
-    storage.atomic_write(page_path, render_page(gates, runs, facts).encode())
+    page = render_page(gates, runs, Background(chance=guessed, leaks=_leaks(worlds.values()), facts=facts))
+    storage.atomic_write(page_path, page.encode())
     run_id = _log(config, root, gates, page_path)
     return ScienceReport(
-        gates=gates, runs=runs, page_path=page_path, run_id=run_id, tracking_uri=uri, duration_s=duration_s
+        gates=gates,
+        runs=runs,
+        chance=guessed,
+        page_path=page_path,
+        run_id=run_id,
+        tracking_uri=uri,
+        duration_s=duration_s,
     )
 
 
@@ -122,6 +129,16 @@ def _placed(changes: dict[str, Any], root: Path) -> dict[str, Any]:
     }
 
 
+def _make_worlds(trials: Sequence[Trial], config: ScienceConfig, folder: Path) -> None:
+    """Those that a trial reads."""
+    read = {trial.training.store_uri for trial in trials}
+    for seed in config.seeds:
+        for name in WORLDS:
+            if world_store(folder, name, seed) in read:
+                logger.info("world %s of seed %d", name, seed)
+                make_world(folder, name, seed, config.world)
+
+
 def _run(sweep: SweepConfig) -> None:
     report = run_sweep(sweep)
     if report.failures or report.not_started:
@@ -132,21 +149,30 @@ def _run(sweep: SweepConfig) -> None:
         )
 
 
-def _measure_all(trials: Sequence[Trial], config: ScienceConfig, uri: str) -> list[str]:
-    """Log the planted metrics of every trial's last checkpoint to its run; return the runs' ids."""
-    worlds = {seed: planted_hierarchy(seed, config.world) for seed in config.seeds}
-    run_ids = []
+def _measure_all(
+    trials: Sequence[Trial], worlds: Mapping[int, PlantedHierarchy], uri: str
+) -> dict[str, dict[str, Answers]]:
+    """Log the planted metrics of every trial's last checkpoint to its run; return run id -> answers behind them."""
+    found = {}
     for trial in trials:
         result = finished_result(trial)
         if result is None:
             raise JobError(f"the trial {trial.name} has no result in {trial.output_uri}; run the same command again")
         checkpoint = find_checkpoint(trial.output_uri, "latest")
+        answers = measure(checkpoint.uri, worlds[trial.seed])
         with tracking_errors(uri):
             tracker = RunTracker(uri, result.run_id, resumed=True)
-            tracker.log_metrics(measure(checkpoint.uri, worlds[trial.seed]), checkpoint.step)
+            tracker.log_metrics({name: each.accuracy for name, each in answers.items()}, checkpoint.step)
+            tracker.set_tags({DATA_TAG: world_sha256(trial.training.store_uri)})
             tracker.close()
-        run_ids.append(result.run_id)
-    return run_ids
+        found[result.run_id] = answers
+    return found
+
+
+def _leaks(worlds: Iterable[PlantedHierarchy]) -> dict[str, dict[str, list[float]]]:
+    """Split -> check -> its accuracy on each world."""
+    found = [measure_leaks(world) for world in worlds]
+    return {split: {name: [each[split][name] for each in found] for name in found[0][split]} for split in SPLITS}
 
 
 def _log(config: ScienceConfig, root: Path, gates: Sequence[Gate], page_path: str) -> str:

@@ -1,6 +1,7 @@
 """The planted world of every seed as a store: written as files and imported by the path of any other features.
 
-Beside it stands its control, the same world with the summaries of the training videos shuffled among them.
+Beside it stand its controls: the same world with the summaries of the training videos shuffled among them, and with the
+clips of each training video in a random order.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import numpy as np
 
 from hvlm.data.splits import SplitConfig
 from hvlm.errors import UserError
-from hvlm.synthetic.planted_controls import permute_summaries
+from hvlm.synthetic.planted_controls import permute_summaries, shuffle_clips
 from hvlm.synthetic.planted_files import ANNOTATIONS_FILE, CLIP_S, FEATURES_FILE, TEXTS_FILE, write_planted
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchy, PlantedHierarchyConfig, PlantedVideos, planted_hierarchy
 from infra import storage
@@ -26,9 +27,10 @@ TEXT_EXTRACTOR = "planted words, one-hot"
 WORLDS: Mapping[str, Callable[[PlantedVideos, int], PlantedVideos] | None] = {
     "planted": None,
     "permuted": permute_summaries,
+    "shuffled": shuffle_clips,
 }
 """Name -> what is done to the training videos; dev and test videos stay as they are."""
-_RECORD = "world.json"
+_RECORD, _STORE = "world.json", "store"
 
 
 def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig) -> str:
@@ -38,7 +40,7 @@ def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig)
         UserError: another world is there.
     """
     folder = root / f"{name}-{seed}"
-    store_uri, record = str(folder / "store"), folder / _RECORD
+    store_uri, record = world_store(root, name, seed), folder / _RECORD
     world = _changed(planted_hierarchy(seed, config), name, seed)
     about = {"name": name, "seed": seed, "world": asdict(config), "sha256": _sha256(world)}
     content = json.dumps(about, sort_keys=True, indent=1)
@@ -52,6 +54,17 @@ def make_world(root: Path, name: str, seed: int, config: PlantedHierarchyConfig)
     import_features(_import_config(folder / "files", store_uri, config.dim))
     storage.atomic_write(str(record), content.encode())
     return store_uri
+
+
+def world_store(root: Path, name: str, seed: int) -> str:
+    """Return where `make_world` puts a world's store."""
+    return str(root / f"{name}-{seed}" / _STORE)
+
+
+def world_sha256(store_uri: str) -> str:
+    """Return the hash of all that the world of a store has: features, captions, summaries."""
+    record = Path(store_uri).parent / _RECORD
+    return str(json.loads(record.read_text(encoding="utf-8"))["sha256"])
 
 
 def _changed(world: PlantedHierarchy, name: str, seed: int) -> PlantedHierarchy:

@@ -13,6 +13,7 @@ def _report(*holds):
     return ScienceReport(
         gates=gates,
         runs=[],
+        chance={"order": 0.5},
         page_path="/out/science.html",
         run_id="abc",
         tracking_uri="sqlite:////m.db",

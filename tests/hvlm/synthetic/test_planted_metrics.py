@@ -1,10 +1,13 @@
 """Embedders whose score is known: one that reads the truth off the features, one that knows no order, one at random."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig, planted_hierarchy
-from hvlm.synthetic.planted_metrics import CHANCE, planted_metrics
+from hvlm.synthetic.planted_metrics import METRICS, chance, leak_metrics, planted_metrics
+from hvlm.synthetic.planted_questions import order_questions
 
 # Without noise, scene, fillers and twins' likeness a clip shows its prototype.
 CLEAR = PlantedHierarchyConfig(
@@ -56,24 +59,28 @@ class Guessing(Knowing):
         return self.clips(features_VCD)
 
 
+def shares(embedder, videos):
+    return {name: each.accuracy for name, each in planted_metrics(embedder, videos, CLEAR, seed=0).items()}
+
+
 def test_who_knows_all_answers_all(world):
-    found = planted_metrics(Knowing(world), world.test_seen, CLEAR, seed=0)
+    found = shares(Knowing(world), world.test_seen)
     assert found["clip40"] == found["easy"] == found["order"] == 1.0
     assert found["shuffle"] > 0.7 > 0.3 > found["shuffle_wrong"]  # some permutations move no clip over the cut
     assert found["shuffle_reversed"] == pytest.approx(0.0, abs=0.02)
-    assert set(found) == set(CHANCE)
+    assert tuple(found) == METRICS
 
 
 def test_who_knows_no_order_is_at_chance_where_order_is_asked(world):
-    found = planted_metrics(Knowing(world, ordered=False), world.test_seen, CLEAR, seed=0)
+    found = shares(Knowing(world, ordered=False), world.test_seen)
     assert found["easy"] == 1.0
     assert found["shuffle"] == found["shuffle_wrong"] == found["shuffle_reversed"] == pytest.approx(0.2, abs=1e-9)
 
 
 def test_who_guesses_is_at_chance(world):
-    found = planted_metrics(Guessing(world), world.test_seen, CLEAR, seed=0)
-    for name, chance in CHANCE.items():
-        assert found[name] == pytest.approx(chance, abs=0.1), name
+    found = shares(Guessing(world), world.test_seen)
+    for name, guessed in chance(CLEAR).items():
+        assert found[name] == pytest.approx(guessed, abs=0.1), name
 
 
 def test_a_tie_is_no_hit_for_easy_and_order(world):
@@ -81,5 +88,33 @@ def test_a_tie_is_no_hit_for_easy_and_order(world):
         def videos(self, features_VCD):
             return unit(np.ones((len(features_VCD), 52)))
 
-    found = planted_metrics(Constant(world), world.test_seen, CLEAR, seed=0)
+    found = shares(Constant(world), world.test_seen)
     assert found["easy"] == found["order"] == 0.0 and found["shuffle"] == pytest.approx(0.2)
+
+
+def test_chance_is_that_of_the_worlds_number_of_words():
+    assert chance(CLEAR)["clip40"] == 1 / 40
+    assert chance(replace(CLEAR, num_phases=4, num_fillers=2))["clip40"] == 1 / 22
+    assert [chance(CLEAR)[name] for name in METRICS[1:]] == [0.2, 0.5, 0.2, 0.2, 0.2]
+
+
+def test_questions_are_counted(world):
+    found = planted_metrics(Guessing(world), world.test_seen, CLEAR, seed=0)
+    counts = {name: len(each.credit_Q) for name, each in found.items()}
+    asked = len(order_questions(world.test_seen, 0).query_Q)
+    assert counts == {"clip40": 1600, "order": asked} | dict.fromkeys(("easy", *METRICS[3:]), 200) and 100 < asked < 200
+
+
+def test_leak_checks_know_the_phases_from_the_words_alone():
+    """400 and about 330 questions: two standard errors are .04 and .055."""
+    world = planted_hierarchy(0, PlantedHierarchyConfig(num_train=600, num_dev=0, num_test_held_out=0))
+    found = {name: each.accuracy for name, each in leak_metrics(world, world.test_seen, 0).items()}
+    assert found["scene/easy"] == pytest.approx(0.2, abs=0.08) and found["words/easy"] > 0.7
+    assert found["scene/order"] == pytest.approx(0.5, abs=0.1) == found["words/order"]
+    train, test = (
+        replace(videos, backgrounds_VCD=np.eye(CLEAR.dim)[videos.phases_V2[:, :1].repeat(8, axis=1)])
+        for videos in (world.train, world.test_seen)
+    )
+    assert leak_metrics(replace(world, train=train), test, 0)["scene/order"].accuracy > 0.9, (
+        "each tells its first phase"
+    )

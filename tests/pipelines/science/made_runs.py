@@ -1,9 +1,14 @@
 """Runs of a benchmark that needs no training."""
 
-from hvlm.synthetic.planted_metrics import CHANCE
+import numpy as np
+
+from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig
+from hvlm.synthetic.planted_metrics import Answers, chance
 from pipelines.science.measure import SPLITS, planted_metric
 from pipelines.science.runs import TrialRun
 
+CHANCE = chance(PlantedHierarchyConfig())
+NUM_QUESTIONS = 400
 GOOD = {
     "sa": {"easy": 0.86, "order": 0.9, "shuffle": 0.5, "shuffle_wrong": 0.25, "clip40": 0.65},
     "avg": {"order": 0.5, "shuffle": 0.2},
@@ -22,8 +27,21 @@ def planted(method: str, seed: int) -> dict[str, float]:
     return {planted_metric(split, name): value + scatter for split in SPLITS for name, value in of_method.items()}
 
 
+def answers(metrics: dict[str, float]) -> dict[str, Answers]:
+    """As many questions behind each, each worth its accuracy."""
+    return {name: Answers(np.full(NUM_QUESTIONS, value)) for name, value in metrics.items()}
+
+
 def trial_run(method: str, seed: int = 0, **steps: list[float]) -> TrialRun:
     """A run as MLflow would give it."""
     return TrialRun(
-        method=method, seed=seed, run_id=f"{method}-{seed}", commit="abc", metrics=planted(method, seed), steps=steps
+        method=method,
+        seed=seed,
+        run_id=f"{method}-{seed}",
+        commit="abc",
+        data=f"world{seed}",
+        start_step=1000 if method == "wo_joint" else 0,
+        answers=answers(planted(method, seed)),
+        metrics=planted(method, seed) | {"train/child/steps": 1667.0, "train/parent/steps": 333.0},
+        steps=steps,
     )

@@ -41,7 +41,8 @@ def make_config(small_store: str, tracking: TrackingConfig, tmp_path: Path) -> C
 def trained(config: HierVLTrainConfig, world: PlantedHierarchyConfig) -> dict[str, float]:
     job, tracker = prepare(config)
     outcome = train(job, RankContext(), tracker)
-    return measure(str(outcome.checkpoint_uri), planted_hierarchy(0, world))
+    found = measure(str(outcome.checkpoint_uri), planted_hierarchy(0, world))
+    return {name: each.accuracy for name, each in found.items()}
 
 
 def test_order_is_learned_from_summaries_by_self_attention_alone(

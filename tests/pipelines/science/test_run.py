@@ -12,6 +12,7 @@ from mlflow.tracking import MlflowClient
 
 from hvlm.errors import JobError
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig
+from hvlm.synthetic.planted_metrics import Answers
 from infra.config_io import load_config
 from infra.tracking import TrackingConfig, open_run
 from pipelines.science import run as science
@@ -20,9 +21,9 @@ from pipelines.science.run import run_science, stage_sweeps
 from pipelines.science.runs import STEP_METRICS
 from pipelines.sweep.config import SweepConfig
 from pipelines.sweep.trials import Trial, make_trials
-from tests.pipelines.science.made_runs import planted
+from tests.pipelines.science.made_runs import answers, planted
 
-TINY = PlantedHierarchyConfig(num_train=8, num_dev=4, num_test_seen=12, num_test_held_out=12)
+TINY = PlantedHierarchyConfig(num_train=8, num_dev=4, num_test_seen=60, num_test_held_out=30)
 
 
 @pytest.fixture
@@ -46,16 +47,16 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         for trial in trials:
             tracker = open_run(trial.training.tracking, f"{trial.output_uri}/run.json")
             tracker.set_tags({"sweep.method": trial.method, "sweep.seed": trial.seed})
-            tracker.log_metrics(dict.fromkeys(STEP_METRICS, 1.0), 1)
+            tracker.log_metrics(dict.fromkeys((*STEP_METRICS, "train/child/steps", "train/parent/steps"), 1.0), 1)
             tracker.close()
             seen[trial.output_uri] = SimpleNamespace(run_id=tracker.run_id)
         return SimpleNamespace(
             failures=seen["failures"], not_started=[], num_trials=len(trials), output_uri=sweep.output_uri
         )
 
-    def measured(uri: str, world: object) -> dict[str, float]:
+    def measured(uri: str, world: object) -> dict[str, Answers]:
         method, seed = Path(uri).parts[-2:]
-        return planted(method, int(seed.removeprefix("seed-"))) | seen["worse"].get(method, {})
+        return answers(planted(method, int(seed.removeprefix("seed-"))) | seen["worse"].get(method, {}))
 
     def result(trial: Trial) -> SimpleNamespace | None:
         return seen.get(trial.output_uri)
@@ -71,6 +72,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 @pytest.fixture
 def no_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(science, "make_world", lambda *which: None)
+    monkeypatch.setattr(science, "world_sha256", lambda store_uri: "0" * 64)
 
 
 def test_worlds_trials_answers_gates_and_page(config: ScienceConfig, trained: dict[str, Any], tmp_path: Path) -> None:
@@ -81,10 +83,14 @@ def test_worlds_trials_answers_gates_and_page(config: ScienceConfig, trained: di
         "permuted-1",
         "planted-0",
         "planted-1",
+        "shuffled-0",
+        "shuffled-1",
     ]
     page = Path(report.page_path).read_text(encoding="utf-8")
     assert "13 of 13 gates hold" in page and "the command" in page
     client = MlflowClient(report.tracking_uri)
+    datas = {found.data for found in report.runs}
+    assert len(datas) == 6 and all(data[:12] in page for data in datas) and "words/order" in page
     for found in report.runs:
         assert client.get_run(found.run_id).data.metrics["planted/seen/order"] == found.planted("seen", "order")
     own = client.get_run(report.run_id)
@@ -112,7 +118,8 @@ def test_a_trial_that_failed_ends_the_benchmark(config: ScienceConfig, trained: 
 def test_every_trial_has_its_own_world_and_start(config: ScienceConfig, tmp_path: Path) -> None:
     out = tmp_path / "out"
     trials = {trial.name: trial.training for sweep in stage_sweeps(config, out) for trial in make_trials(sweep)}
-    assert len(trials) == 2 * 7 + 2
+    assert len(trials) == 2 * 7 + 2 * 7 + 2
+    assert trials["shuffled/seed-1"].store_uri == str(out / "worlds/shuffled-1/store")
     assert trials["sa/seed-1"].store_uri == str(out / "worlds/planted-1/store")
     assert trials["permuted/seed-1"].store_uri == str(out / "worlds/permuted-1/store")
     start = trials["wo_joint/seed-1"].start_checkpoint  # type: ignore[attr-defined]

@@ -8,7 +8,7 @@ import pytest
 from hvlm.errors import UserError
 from hvlm.synthetic.planted_hierarchy import PlantedHierarchyConfig, planted_hierarchy
 from pipelines.science import worlds
-from pipelines.science.worlds import make_world
+from pipelines.science.worlds import make_world, world_sha256
 from pipelines.store.manifest import open_manifest, read_sample
 from pipelines.training.text import read_metas
 
@@ -17,6 +17,14 @@ TINY = PlantedHierarchyConfig(num_train=40, num_dev=5, num_test_seen=5, num_test
 
 def summaries(store_uri: str, split: str) -> dict[str, str | None]:
     return {meta.video_id: meta.summary for meta in read_metas(open_manifest(store_uri), (split,))}
+
+
+def told(store_uri: str, split: str) -> dict[str, list[str]]:
+    """The captions of each video in the order of its clips."""
+    return {
+        meta.video_id: [str(caption["text"]) for caption in meta.captions]
+        for meta in read_metas(open_manifest(store_uri), (split,))
+    }
 
 
 def test_permuted_worlds_differ_in_the_summaries_of_training_videos_alone(tmp_path: Path) -> None:
@@ -33,6 +41,17 @@ def test_permuted_worlds_differ_in_the_summaries_of_training_videos_alone(tmp_pa
         for uri in (true, permuted)
     ]
     assert captions[0] == captions[1]
+
+
+def test_shuffled_worlds_differ_in_the_order_of_training_clips_alone(tmp_path: Path) -> None:
+    true, shuffled = (make_world(tmp_path, name, 3, TINY) for name in ("planted", "shuffled"))
+    assert world_sha256(true) != world_sha256(shuffled) and summaries(true, "train") == summaries(shuffled, "train")
+    for split, changes in (("train", True), ("dev", False), ("val", False), ("test", False)):
+        before, after = told(true, split), told(shuffled, split)
+        assert (before != after) == changes
+        assert {key: sorted(texts) for key, texts in before.items()} == {
+            key: sorted(texts) for key, texts in after.items()
+        }
 
 
 def test_a_world_is_made_once_and_another_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
