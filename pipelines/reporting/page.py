@@ -11,7 +11,7 @@ from infra.tracking import git_tags, redact, resolve_tracking_uri
 from pipelines.evaluation.metric_table import format_value
 from pipelines.evaluation.page import page_template
 from pipelines.reporting.checks import Mismatch
-from pipelines.reporting.claims import SOURCE, CheckedClaim, check_claims
+from pipelines.reporting.claims import CheckedClaim, check_publications
 from pipelines.reporting.comparison import REFERENCES, Cell, MetricComparison
 from pipelines.reporting.config import BASELINE_RAW, ReportConfig
 from pipelines.reporting.methods import Method, differing_settings
@@ -47,8 +47,10 @@ def render_comparison(found: Comparison, config: ReportConfig, command: str) -> 
             recall_section(found.methods),
             per_class_section(found.methods, config.baseline),
         ],
-        claims=[_claim(checked) for checked in check_claims(found.methods, config.data_tag)],
-        claims_source=SOURCE,
+        publications=[
+            (publication, [_claim(checked) for checked in claims])
+            for publication, claims in check_publications(found.methods, config.data_tag)
+        ],
         without=found.without,
         facts=_facts(found, config, command),
         runs=[_run(run, method) for method in found.methods for run in method.runs],

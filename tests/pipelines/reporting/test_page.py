@@ -103,6 +103,14 @@ def test_claims_are_said_to_be_not_comparable(page):
     assert _rows(same, "Claims versus measured")[2][4] == "same data"
 
 
+def test_a_page_of_hiervl_prints_hiervls_claims_alone():
+    page = _page([_run(1, method="sa", params={"system": "hiervl"})])
+    rows = _rows(page, "Claims versus measured")[1:]
+    assert len(rows) == 6 and rows[0][1].startswith("EgoVLP 90.6/57.2") and rows[0][1].endswith("on Ego4D, EgoMCQ")
+    assert all(row[4].startswith("not comparable: ") for row in rows)
+    assert "published about HierVL" in page and "published about HierarchicalVLM" not in page
+
+
 def test_the_page_needs_nothing_else(page):
     assert (
         re.findall(

@@ -12,6 +12,16 @@ CURVES = {
     "loss": {"train/loss/total": ([1, 2], [2.0, 1.0])},
     "collapse: unit_std": {"dev/hidden/unit_std": ([2], [0.5])},
 }
+OF_HIERVL = {
+    "loss": {"train/loss/child/total": ([1, 2], [6.0, 5.0]), "train/loss/parent/total": ([1, 2], [9.0, 7.0])},
+    "collapse: effective_rank": {"dev/clip/effective_rank": ([2], [3.5])},
+}
+
+
+def test_curves_of_hiervl_are_read_by_its_own_names(client, experiment, config):
+    write_run(client, experiment[1], made_run(method="sa", curves=OF_HIERVL))
+    (read,), _ = read_runs(config)
+    assert {title: curves for title, curves in read.curves.items() if curves} == OF_HIERVL
 
 
 def test_a_run_comes_back_as_it_was_logged(client, experiment, config):
