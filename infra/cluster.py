@@ -8,7 +8,9 @@ import logging
 import math
 import os
 import secrets
+import signal
 import socket
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -88,14 +90,15 @@ def connect(config: ClusterConfig) -> Iterator[None]:
         ensure_token()
         num_cpus = config.num_cpus or available_cpus()
         logger.info("starting an embedded Ray on %d CPUs", num_cpus)
-        ray.init(
-            "local",
-            num_cpus=num_cpus,
-            num_gpus=config.num_gpus,
-            object_store_memory=config.object_store_memory_bytes,
-            include_dashboard=False,
-            logging_level=logging.WARNING,
-        )
+        with _own_sigterm():
+            ray.init(
+                "local",
+                num_cpus=num_cpus,
+                num_gpus=config.num_gpus,
+                object_store_memory=config.object_store_memory_bytes,
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+            )
     else:
         _require_reachable(address)
         logger.info("joining the Ray cluster at %s", address)
@@ -226,7 +229,8 @@ def reject_relative_paths_in_job(outputs: Mapping[str, str | None]) -> None:
 
 def _join(address: str) -> None:
     try:
-        ray.init(address, logging_level=logging.WARNING)
+        with _own_sigterm():
+            ray.init(address, logging_level=logging.WARNING)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise UserError(
             what="the Ray cluster",
@@ -234,6 +238,19 @@ def _join(address: str) -> None:
             expected="a running cluster that accepts this machine's token",
             do="start it with `ray start --head`, set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token here",
         ) from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the job's handler of SIGTERM over `ray.init`.
+
+    Ray puts handlers of its own in its place, and that of its C++ part prints a stack trace and aborts (exit code 134),
+    so that nothing is tidied up.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _require_reachable(address: str) -> None:

@@ -1,6 +1,7 @@
 """The frame of every job: parse, load the config, call, print the report, exit code.
 
-Exit codes: 0 done, 1 failed, 2 the user's input is wrong (the message says how to mend it).
+Exit codes: 0 done, 1 failed, 2 the user's input is wrong (the message says how to mend it), 130 interrupted, 143
+terminated.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TypeVar
 
 from hvlm.errors import JobError, UserError
@@ -17,6 +19,7 @@ from infra.logs import configure_logging
 
 C = TypeVar("C")
 logger = logging.getLogger(__name__)
+_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
 def run_job(
@@ -33,8 +36,15 @@ def run_job(
     arguments = parser.parse_args()
     configure_logging()
     gc.freeze()  # PyTorch and Ray stay: looking through them at each collection costs seconds over a large catalog
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `ray job stop` ends a job as Ctrl-C does: tidily
-    sys.exit(guarded(lambda: job(load_config(config_type, arguments.config, arguments.overrides))))
+    terminated = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt  # `ray job stop` ends a job as Ctrl-C does: tidily
+
+    signal.signal(signal.SIGTERM, stop)
+    code = guarded(lambda: job(load_config(config_type, arguments.config, arguments.overrides)))
+    sys.exit(_TERMINATED if terminated and code == _INTERRUPTED else code)
 
 
 def guarded(job: Callable[[], int]) -> int:
@@ -49,7 +59,7 @@ def guarded(job: Callable[[], int]) -> int:
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to continue", file=sys.stderr)
-        return 130
+        return _INTERRUPTED
     except Exception as error:
         logger.exception("the job failed")
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)

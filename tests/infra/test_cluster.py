@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +44,27 @@ def test_good_addresses(address):
 def test_bad_addresses_are_refused(address):
     with pytest.raises(UserError, match=r"cluster\.address: got "):
         ClusterConfig(address=address)
+
+
+@pytest.mark.parametrize("address", ["local", "head:6379"])
+def test_the_jobs_own_handler_of_sigterm_stays(monkeypatch, address):
+    """ray.init replaces it."""
+    before = signal.getsignal(signal.SIGTERM)
+    handlers = []
+
+    def init(*where, **settings):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    for name, stand_in in (("is_initialized", lambda: False), ("init", init), ("shutdown", lambda: None)):
+        monkeypatch.setattr(cluster.ray, name, stand_in)
+    monkeypatch.setattr(cluster, "_require_reachable", lambda address: None)
+    try:
+        signal.signal(signal.SIGTERM, lambda number, frame: handlers.append(number))
+        with connect(ClusterConfig(address=address)):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert handlers == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("wrong", [{"num_cpus": 0}, {"num_gpus": -1}, {"object_store_memory_bytes": 1000}])

@@ -104,6 +104,6 @@ def test_a_stated_failure_is_code_1_without_a_stack_trace(monkeypatch, capsys, c
     assert capsys.readouterr().err == "error: 7 of 10 videos failed\n"
 
 
-def test_a_terminated_job_ends_as_an_interrupted_one(monkeypatch, capsys, config_file):
-    assert call(monkeypatch, lambda config: os.kill(os.getpid(), signal.SIGTERM) or 0, "--config", config_file) == 130
+def test_a_terminated_job_ends_as_tidily_as_an_interrupted_one(monkeypatch, capsys, config_file):
+    assert call(monkeypatch, lambda config: os.kill(os.getpid(), signal.SIGTERM) or 0, "--config", config_file) == 143
     assert "run the same command again to continue" in capsys.readouterr().err
