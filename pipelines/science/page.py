@@ -113,8 +113,8 @@ def _cell(runs: Sequence[TrialRun], baseline: Sequence[TrialRun], what: tuple[st
     low, high = wilson_interval(float(credit_Q.mean()), len(credit_Q))
     return Cell(
         value=mean_and_std(values),
-        interval=f"{low:.3f} to {high:.3f}, N={len(credit_Q)}",
-        seeds=", ".join(f"{run.seed}: {value:.3f}" for run, value in zip(runs, values, strict=True)),
+        interval=f"{low:.3f} to {high:.3f}",
+        seeds=f"N={len(credit_Q)}; {' '.join(f'{value:.3f}' for value in values)}",
         difference="" if runs[0].method == BASELINE else _difference(runs, baseline, what),
     )
 

@@ -39,9 +39,9 @@ def test_a_value_stands_with_its_interval_its_questions_and_every_seed():
     """Wilson's interval of 720 hits in 800, by hand: (0.9 + z²/1600 ± z sqrt(0.09/800 + z²/4/800²)) / (1 + z²/800)."""
     names, sa, wo_joint, chance = rows("Directions that training has seen")
     order = names.index("order")
-    assert sa[order] == "0.900 ± 0.001 (n=2) 0.877 to 0.919, N=800 0: 0.901, 1: 0.899"
+    assert sa[order] == "0.900 ± 0.001 (n=2) 0.877 to 0.919 N=800; 0.901 0.899"
     assert sa[0] == "sa 1667 child, 333 parent"
-    assert wo_joint[names.index("clip40")].endswith("0: 0.361 − sa: -0.290 (-0.290 to -0.290)"), "seed 0 alone"
+    assert wo_joint[names.index("clip40")].endswith("N=400; 0.361 − sa: -0.290 (-0.290 to -0.290)"), "seed 0 alone"
     assert wo_joint[0] == "wo_joint 1667 child, 333 parent after 1000 child"
     assert chance[1] == "0.025" and chance[order] == "0.500"
 
