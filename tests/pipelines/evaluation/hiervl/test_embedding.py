@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from hvlm.data.hierarchy import clip_windows
 from hvlm.encoders.text import load_text_encoder
 from pipelines.evaluation.hiervl.embedding import ASKED, EmbedSetup, HierVLEmbedder
 from pipelines.evaluation.hiervl.places import Place
@@ -19,7 +18,7 @@ from pipelines.training.hiervl.validation import validate
 from pipelines.training.stream import FeatureReader, SampleTable
 from pipelines.training.text import TextTable, read_metas
 from tests.pipelines.evaluation.hiervl.planted_hiervl import FRAMES
-from tests.pipelines.evaluation.planted_store import CLIP, NUM_ROWS, clip_column, planted_rows, source_of
+from tests.pipelines.evaluation.planted_store import CLIP, clip_column, planted_rows, source_of
 
 
 def _embedder(trained, rows_per_forward=4096):
@@ -96,7 +95,14 @@ def _reader(trained, texts):
 
 
 def test_a_segment_is_windowed_as_in_training(trained):
-    video = _embedder(trained).embed(_rows(trained)[:1])[0]
-    windows = clip_windows(video.span_s, _embedder(trained)._sampling)
-    assert windows.shape == (4, 2) and windows[-1, 1] <= NUM_ROWS
-    assert video.segment() in video.vectors["ours"]
+    """The whole video's vector is that of training's parent sample: the same windows, the same frames of each."""
+    embedder, rows = _embedder(trained), _rows(trained)
+    videos = embedder.embed(rows)
+    reader = _reader(trained, sorted({text for v in videos for text in (v.summary, *(c["text"] for c in v.captions))}))
+    with torch.inference_mode():
+        output = embedder._model(reader.parent(reader.parent_samples(), None).batch, "parent")
+    of_key = dict(zip((reader.keys[number] for number in reader.parent_samples()), output.video_VE, strict=True))
+    assert len(of_key) == len(videos) > 1
+    for video in videos:
+        expected = of_key[video.key].numpy()
+        np.testing.assert_allclose(video.vectors["ours"][video.segment()], expected, atol=1e-5)

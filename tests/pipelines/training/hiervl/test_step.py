@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from hvlm.losses.ego_nce import child_loss
+from hvlm.losses.ego_nce import EgoNCEConfig, TagOverlap, child_loss, cosine_matrix, ego_nce
 from hvlm.models.hiervl import ScheduleConfig
 from pipelines.training.hiervl import step as step_module
 from pipelines.training.hiervl.step import run_pass
@@ -100,3 +100,54 @@ def test_equal_captions_are_positives_and_a_clip_without_rows_is_left_out(
     assert rows.valid_N.tolist() == [True, True, False, True, True, True] and rows.verbs_NA.shape == (6, 0)
     assert float(result.figures["child/positives_per_row"]) == pytest.approx((2 + 1 + 2 + 1 + 1) / 5)
     assert rows.text_NE.dtype == rows.video_NE.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("tags", "positives"), [("both", 2 + 2 + 1 + 1 + 1), ("verb", 2 + 2 + 2 + 2 + 1), ("noun", 3 + 3 + 1 + 1 + 3)]
+)
+def test_verbs_and_nouns_of_a_batch_reach_the_loss(
+    make_job: Callable[..., TrainJob], tags: TagOverlap, positives: int
+) -> None:
+    """Captions 0 and 1 share a verb and a noun, 2 and 3 a verb alone, 4 the noun of the first two alone."""
+    system = open_system(make_job(), RankContext())
+    assert isinstance(system, HierVLSystem)
+    part = system.train.child(system.train.child_samples()[:5], None)
+    part = part._replace(
+        caption_B=torch.arange(5),
+        verbs_BA=torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.uint8),
+        nouns_BO=torch.tensor([[1, 0], [1, 0], [0, 1], [0, 0], [1, 0]], dtype=torch.uint8),
+    )
+    config = replace(system.config.model, ego_nce=EgoNCEConfig(tags=tags))
+    model = system.build_model()
+    found = run_pass(model, part, config).figures
+    assert float(found["child/positives_per_row"]) == pytest.approx(positives / 5)
+    alone = run_pass(model, part, replace(config, ego_nce=EgoNCEConfig(tags="none"))).figures
+    assert found["loss/child/total"] < alone["loss/child/total"] - 0.01
+
+
+def test_what_a_parent_batch_says_of_its_videos_reaches_the_loss(make_job: Callable[..., TrainJob]) -> None:
+    """0 and 3 tell of overlapping parts of a video, 4 of another part; 1 and 2 have equal summaries, 1 no captions, and
+    2 a summary made of its captions."""
+    system = open_system(make_job(), RankContext())
+    assert isinstance(system, HierVLSystem)
+    part = system.train.parent(system.train.parent_samples()[:5], None)
+    part = part._replace(
+        has_captions_V=torch.tensor([True, False, True, True, True]),
+        own_summary_V=torch.tensor([True, True, False, True, True]),
+        video_V=torch.tensor([0, 1, 2, 0, 0]),
+        span_s_V2=torch.tensor([[0.0, 4.0], [0.0, 4.0], [0.0, 4.0], [2.0, 6.0], [6.0, 9.0]]),
+        summary_V=torch.tensor([5, 6, 6, 7, 8]),
+    )
+    model = system.build_model()
+    found = run_pass(model, part, system.config.model).figures
+    output = model(part.batch, "parent")
+    positive_VV = torch.eye(5, dtype=torch.bool)
+    positive_VV[[0, 3, 1, 2], [3, 0, 2, 1]] = True
+    for name, others_VE, valid_V in (
+        ("summary_video", output.video_VE, torch.ones(5, dtype=torch.bool)),
+        ("summary_caption", output.captions_VE, torch.tensor([True, False, False, True, True])),
+    ):
+        similarity_VV = cosine_matrix(output.summary_VE, others_VE, valid_V)
+        expected = ego_nce(similarity_VV, positive_VV, system.config.model.ego_nce.temperature, valid_V).total
+        torch.testing.assert_close(found[f"loss/parent/{name}"], expected.detach())
+    assert float(found["parent/positives_per_row"]) == pytest.approx(9 / 5)
