@@ -1,18 +1,26 @@
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mlflow.tracking import MlflowClient
 
 from hvlm.data.readers.egoclip import ClipRow, write_egoclip
+from hvlm.errors import JobError
 from hvlm.models.hiervl import METHODS, HierVL, HierVLConfig, with_preset
 from pipelines.store.annotations import AnnotationPartConfig, AnnotationsConfig, make_annotations
 from pipelines.store.feature_files import FeatureFormat, ImportConfig
 from pipelines.store.imports import import_features
-from pipelines.training.config import ImportedTextConfig
-from pipelines.training.hiervl.config import HierVLTextConfig
+from pipelines.training.checkpoints import list_checkpoints
+from pipelines.training.config import CheckpointConfig, ImportedTextConfig, TrainResources
+from pipelines.training.hiervl.config import HierVLTextConfig, HierVLTrainConfig
 from pipelines.training.hiervl.system import HierVLSystem
 from pipelines.training.job import TrainJob
 from pipelines.training.loop import train
@@ -20,7 +28,9 @@ from pipelines.training.prepare import prepare
 from pipelines.training.registry import open_system
 from pipelines.training.state import GradientCheck
 from pipelines.training.system import RankContext
+from pipelines.training.trainer import run_training
 from tests.pipelines.training.test_loop import Recorder, weights
+from tests.pipelines.training.test_trainer import worker_processes
 from tests.pipelines.training.world import CLASSES, encode_text
 
 MakeJob = Callable[..., TrainJob]
@@ -168,6 +178,49 @@ def test_tables_of_clips_and_summaries_become_a_training(make_config: Callable[.
     counts = {len(each.captions) for video in system.train.levels.videos.values() for each in video.summaries}
     assert counts == {4, 5}  # clips that end by 9.0 s, and those from 6.0 to 18.5 s, of one pass of two
     assert len(system.train.parent_samples()) == 2 * len(system.train.keys)
+
+
+def kill_a_worker_after(output_uri: str, step: int) -> None:
+    """Wait for a checkpoint of at least `step`, and kill the second worker."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        saved = list_checkpoints(output_uri)
+        if saved and saved[-1].step >= step:
+            os.kill(worker_processes()[-1].pid, signal.SIGKILL)
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_training_killed_on_two_workers_goes_on_with_one(
+    make_config: Callable[..., HierVLTrainConfig], make_job: MakeJob, ray_cluster: None
+) -> None:
+    """Through Ray Train, in the middle of an epoch, both levels: every step as one process takes it undisturbed.
+
+    A loss and a gradient are those of the ids of the step's global batch, so a sample too many, too few or at another
+    step would show.
+    """
+    steps = {"epochs": 2, "log_every_steps": 1, "checkpoint": CheckpointConfig(every_steps=4)}
+    whole = Recorder()
+    expected = weights(train(make_job("whole", **steps), RankContext(), whole))
+    config = make_config(resources=TrainResources(num_workers=2, max_failures=0), **steps)
+    killer = threading.Thread(target=kill_a_worker_after, args=(config.output_uri, 8))
+    killer.start()
+    with pytest.raises(JobError, match="the training failed"):
+        run_training(config)
+    killer.join()
+    killed_at = list_checkpoints(config.output_uri)[-1].step
+    report = run_training(replace(config, resources=TrainResources(num_workers=1)))
+    assert 8 <= report.resumed_step == killed_at < report.outcome.step == 30
+    client = MlflowClient(report.job.tracking_uri)
+    for name in ("loss/child/total", "loss/parent/total", "child/positives_per_row", "grad_norm"):
+        history = client.get_metric_history(report.job.run_id, f"train/{name}")
+        found = {metric.step: metric.value for metric in history}
+        undisturbed = {step: each[f"train/{name}"] for step, each in whole.metrics.items() if f"train/{name}" in each}
+        assert found == pytest.approx(undisturbed, rel=1e-3) and len(history) == len(found)
+    assert client.get_run(report.job.run_id).data.tags["num_workers"] == "1"
+    for name, value in weights(report.outcome).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-2, atol=1e-3, msg=name)
 
 
 def test_a_model_of_the_store_is_built(make_job: MakeJob) -> None:
