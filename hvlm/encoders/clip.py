@@ -11,11 +11,11 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import open_clip
 import torch
 from numpy.typing import NDArray
 
 from hvlm.encoders.base import BatchRunner, EncoderDescription, check_clips
+from hvlm.encoders.clip_import import open_clip
 from hvlm.encoders.clip_model import RANDOM, ClipSpec, Preprocessing, build_model, read_spec, weights_path
 from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.precision import resolve_device, resolve_precision, stated_precision

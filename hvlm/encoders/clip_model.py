@@ -12,19 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import open_clip
 import torch
-from open_clip.convert import convert_state_dict
-from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.transform import PreprocessCfg
 from torch import nn
 
+from hvlm.encoders.clip_import import open_clip
 from hvlm.encoders.weights import load_strict, read_state_dict
 from hvlm.errors import UserError
 
 log = logging.getLogger(__name__)
 
 RANDOM = "random"
+_PREPROCESSING = asdict(open_clip.transform.PreprocessCfg())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ def read_spec(model: str, pretrained: str, preprocess_tag: str | None = None) ->
         architecture = _named_architecture(name)
         overlay = _named_preprocessing(name, pretrained, preprocess_tag)
     _check_architecture(model, architecture)
-    fields = {**asdict(PreprocessCfg()), **{key: value for key, value in overlay.items() if value is not None}}
+    fields = {**_PREPROCESSING, **{key: value for key, value in overlay.items() if value is not None}}
     return ClipSpec(name=name, architecture=architecture, preprocessing=_preprocessing(model, architecture, fields))
 
 
@@ -123,7 +121,7 @@ def build_model(spec: ClipSpec, weights: Path | None, seed: int) -> nn.Module:
     return network.eval().requires_grad_(False)
 
 
-def build_tokenizer(spec: ClipSpec) -> open_clip.SimpleTokenizer:
+def build_tokenizer(spec: ClipSpec) -> Any:
     """Return CLIP's own byte-pair tokenizer with the model's context length.
 
     Raises:
@@ -157,9 +155,9 @@ def _read_json(model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     missing = [key for key in ("embed_dim", "vision_cfg", "text_cfg") if key not in architecture]
     if missing:
         raise bad(got=f"{model} without {', '.join(missing)}", do="start from jobs/configs/models/tiny_clip.json")
-    unknown = sorted(set(overlay) - set(asdict(PreprocessCfg())))
+    unknown = sorted(set(overlay) - set(_PREPROCESSING))
     if unknown:
-        raise bad(got=f"{model} with preprocess_cfg.{unknown[0]}", do=f"use {', '.join(asdict(PreprocessCfg()))}")
+        raise bad(got=f"{model} with preprocess_cfg.{unknown[0]}", do=f"use {', '.join(_PREPROCESSING)}")
     return architecture, overlay
 
 
@@ -260,9 +258,9 @@ def _local_file(name: str, pretrained: str) -> Path:
 
 def _in_layout_of(network: nn.Module, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The lossless renamings of open_clip's own loader; it also resizes position embeddings, which is refused here."""
-    state = convert_state_dict(network, state)
+    state = open_clip.convert.convert_state_dict(network, state)
     if "positional_embedding" in state and not hasattr(network, "positional_embedding"):
-        state = convert_to_custom_text_state_dict(state)
+        state = open_clip.model.convert_to_custom_text_state_dict(state)
     for key in ("logit_scale", "logit_bias"):
         parameter = getattr(network, key, None)
         if key in state and parameter is not None and state[key].numel() == parameter.numel():

@@ -118,3 +118,42 @@ class C3DConfig(Config):
 
 
 EncoderConfig = ClipConfig | C3DConfig
+
+LoraTarget = Literal["q_proj", "k_proj", "v_proj", "out_proj", "c_fc", "c_proj"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig(Config):
+    """Low-rank adapters in a CLIP text tower, by the names of `peft.LoraConfig`.
+
+    Args:
+        r: rank of an adapter.
+        lora_alpha: an adapter's output is scaled by lora_alpha / r.
+        lora_dropout: of an adapter's input, in training.
+        target_modules: which layers of every block: the projections of the attention, and the two layers behind it.
+    """
+
+    r: int = 8
+    lora_alpha: int = 8
+    lora_dropout: float = 0.0
+    target_modules: tuple[LoraTarget, ...] = ("q_proj", "v_proj")
+
+    def __post_init__(self) -> None:
+        for name in ("r", "lora_alpha"):
+            value = getattr(self, name)
+            require(value >= 1, what=f"lora.{name}", got=value, expected="1 or more", do="set e.g. 8")
+        require(
+            0 <= self.lora_dropout < 1,
+            what="lora.lora_dropout",
+            got=self.lora_dropout,
+            expected="0 or more, below 1",
+            do="set e.g. 0.05",
+        )
+        targets = self.target_modules
+        require(
+            0 < len(targets) == len(set(targets)),
+            what="lora.target_modules",
+            got=list(targets),
+            expected="one layer or more, each once",
+            do="set e.g. [q_proj, v_proj]",
+        )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvlm.encoders.base import BatchRunner
-from hvlm.encoders.clip_model import build_model, build_tokenizer, read_spec, weights_path
+from hvlm.encoders.clip_model import ClipSpec, build_model, build_tokenizer, read_spec, weights_path
 from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.precision import resolve_device, resolve_precision
 
@@ -31,11 +31,32 @@ class TruncatedText:
     context_length: int
 
 
+class ClipTokenizer:
+    """CLIP's tokenizer, which says what it cuts. `tokenizer`: open_clip's."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+
+    def tokens(self, texts: Sequence[str]) -> NDArray[np.int32]:
+        """Return token ids int32 (N, L) with start, end and padding; logs one warning if texts were cut."""
+        cut = self.truncated(texts)
+        if cut:
+            first = "; ".join(f"#{each.index} has {each.num_tokens} tokens" for each in cut[:_MAX_LOGGED])
+            log.warning("%d of %d texts were cut to %d tokens: %s", len(cut), len(texts), cut[0].context_length, first)
+        return np.asarray(self._tokenizer(list(texts)).numpy(), dtype=np.int32)
+
+    def truncated(self, texts: Sequence[str]) -> list[TruncatedText]:
+        """Return the texts that are longer than the context, in order."""
+        context = int(self._tokenizer.context_length)
+        lengths = [len(self._tokenizer.encode(text)) + 2 for text in texts]
+        return [TruncatedText(index, length, context) for index, length in enumerate(lengths) if length > context]
+
+
 class ClipTextEncoder:
     """A loaded CLIP text tower with its tokenizer."""
 
-    def __init__(self, tokenizer: Any, network: Any, runner: BatchRunner) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: ClipTokenizer, network: Any, runner: BatchRunner) -> None:
+        self.tokenizer = tokenizer
         self._network = network.to(runner.device)
         self._runner = runner
 
@@ -58,18 +79,28 @@ class ClipTextEncoder:
         """
         if not texts:
             return np.zeros((0, self.dim), dtype=np.float32)
-        cut = self.truncated(texts)
-        if cut:
-            first = "; ".join(f"#{each.index} has {each.num_tokens} tokens" for each in cut[:_MAX_LOGGED])
-            log.warning("%d of %d texts were cut to %d tokens: %s", len(cut), len(texts), cut[0].context_length, first)
-        tokens = self._tokenizer(list(texts)).numpy()
-        return self._runner.run(tokens, self._network.encode_text)
+        return self._runner.run(self.tokenizer.tokens(texts), self._network.encode_text)
 
-    def truncated(self, texts: Sequence[str]) -> list[TruncatedText]:
-        """Return the texts that are longer than the context, in order."""
-        context = int(self._tokenizer.context_length)
-        lengths = [len(self._tokenizer.encode(text)) + 2 for text in texts]
-        return [TruncatedText(index, length, context) for index, length in enumerate(lengths) if length > context]
+
+def load_tokenizer(config: ClipConfig) -> ClipTokenizer:
+    """Return the tokenizer of the model that `config` names.
+
+    Raises:
+        UserError: unknown model, or one with another tokenizer than CLIP's.
+    """
+    return ClipTokenizer(build_tokenizer(read_spec(config.model, config.pretrained, config.preprocess_tag)))
+
+
+def load_text_network(config: ClipConfig) -> tuple[Any, ClipSpec]:
+    """Return the CLIP model that `config` names without its image tower, frozen, on the CPU; and its architecture.
+
+    Raises:
+        UserError: as `hvlm.encoders.clip.load_clip`.
+    """
+    spec = read_spec(config.model, config.pretrained, config.preprocess_tag)
+    network: Any = build_model(spec, weights_path(config.model, config.pretrained), config.seed)
+    del network.visual
+    return network, spec
 
 
 def load_text_encoder(config: ClipConfig, device: str) -> ClipTextEncoder:
@@ -79,10 +110,8 @@ def load_text_encoder(config: ClipConfig, device: str) -> ClipTextEncoder:
         UserError: as `hvlm.encoders.clip.load_clip`, or a model with another tokenizer than CLIP's.
     """
     resolved = resolve_device(device)
-    spec = read_spec(config.model, config.pretrained, config.preprocess_tag)
-    tokenizer = build_tokenizer(spec)
-    network: Any = build_model(spec, weights_path(config.model, config.pretrained), config.seed)
-    del network.visual
+    tokenizer = load_tokenizer(config)  # before a large model is built
+    network, spec = load_text_network(config)
     dtype = resolve_precision(config.precision, resolved)
     runner = BatchRunner(batch_size=config.batch_size, dim=spec.dim, device=resolved, dtype=dtype)
     return ClipTextEncoder(tokenizer, network, runner)

@@ -145,7 +145,7 @@ def with_preset(config: HierVLConfig, name: PresetName) -> HierVLConfig:
 
 
 class ChildBatch(NamedTuple):
-    """clip_BTI: frames. frame_mask_BT: bool, True = real. caption_BX: text features of each clip's caption."""
+    """clip_BTI: frames. frame_mask_BT: bool, True = real. caption_BX: text features, or tokens, of clips' captions."""
 
     clip_BTI: Tensor
     frame_mask_BT: Tensor
@@ -208,6 +208,25 @@ class FrozenTextEncoder(nn.Module):
     def forward(self, text_BX: Tensor) -> Tensor:
         """(B, X) of any float type → (B, E)."""
         projected_BE: Tensor = self.project(text_BX.float())
+        return projected_BE
+
+
+class TowerTextEncoder(nn.Module):
+    """A text tower that is trained, and a head on its vectors.
+
+    Args:
+        tower: tokens (B, L) → (B, X).
+        head: (B, X) → (B, E).
+    """
+
+    def __init__(self, tower: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = head
+
+    def forward(self, text_BL: Tensor) -> Tensor:
+        """Token ids (B, L) → (B, E)."""
+        projected_BE: Tensor = self.head(self.tower(text_BL))
         return projected_BE
 
 

@@ -2,12 +2,12 @@ import json
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
 
 from hvlm.encoders.clip import describe_clip, load_clip
+from hvlm.encoders.clip_import import open_clip
 from hvlm.encoders.clip_model import build_model, read_spec
 from hvlm.encoders.config import ClipConfig
 from hvlm.errors import UserError

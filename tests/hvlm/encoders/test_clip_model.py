@@ -1,11 +1,11 @@
 import json
 from pathlib import Path
 
-import open_clip
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from hvlm.encoders.clip_import import open_clip
 from hvlm.encoders.clip_model import build_model, build_tokenizer, read_spec, weights_path
 from hvlm.errors import UserError
 

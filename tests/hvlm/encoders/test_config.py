@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from hvlm.encoders.config import C3DConfig, ClipConfig
+from hvlm.encoders.config import C3DConfig, ClipConfig, LoraConfig
 from hvlm.errors import UserError
 
 
@@ -29,6 +29,22 @@ def test_clip_values_out_of_range_are_refused(changes):
 def test_c3d_values_out_of_range_are_refused(changes):
     with pytest.raises(UserError, match=next(iter(changes))):
         C3DConfig(**{"weights": "random", **changes})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"r": 0},
+        {"lora_alpha": 0},
+        {"lora_dropout": 1.0},
+        {"lora_dropout": -0.1},
+        {"target_modules": ()},
+        {"target_modules": ("q_proj", "q_proj")},
+    ],
+)
+def test_adapters_out_of_range_are_refused(changes):
+    with pytest.raises(UserError, match=f"lora.{next(iter(changes))}"):
+        LoraConfig(**changes)
 
 
 @pytest.mark.parametrize(

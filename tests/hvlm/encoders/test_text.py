@@ -40,11 +40,19 @@ def test_no_texts_give_no_rows(encoder):
 
 def test_long_texts_are_cut_counted_and_logged(encoder, caplog):
     fits, too_long = "dog " * 75, "dog " * 76  # 77 tokens with start and end
-    assert encoder.truncated(["dog", fits, too_long]) == [TruncatedText(index=2, num_tokens=78, context_length=77)]
+    assert encoder.tokenizer.truncated(["dog", fits, too_long]) == [
+        TruncatedText(index=2, num_tokens=78, context_length=77)
+    ]
     with caplog.at_level(logging.WARNING):
         features = encoder.encode_text([fits, too_long])
     np.testing.assert_allclose(features[0], features[1], atol=1e-5)
     assert "1 of 2 texts were cut to 77 tokens: #1 has 78 tokens" in caplog.text
+
+
+def test_tokens_are_those_that_the_tower_reads(encoder):
+    tokens = encoder.tokenizer.tokens(TEXTS)
+    assert tokens.shape == (3, 77) and tokens.dtype == np.int32
+    np.testing.assert_array_equal(tokens, build_tokenizer(read_spec(TINY, "random"))(TEXTS).numpy())
 
 
 def test_texts_that_fit_log_nothing(encoder, caplog):

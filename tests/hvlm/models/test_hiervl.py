@@ -24,6 +24,7 @@ from hvlm.models.hiervl import (
     HierVLConfig,
     ParentBatch,
     ScheduleConfig,
+    TowerTextEncoder,
     build_hiervl,
     with_preset,
 )
@@ -136,18 +137,19 @@ class PixelEncoder(nn.Module):
 
 
 class TokenEncoder(nn.Module):
-    """A trainable text encoder: tokens (B, L) instead of vectors."""
+    """A trainable text tower: tokens (B, L) instead of vectors."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.words = nn.Embedding(9, 16)
+        self.words = nn.Embedding(9, 6)
 
     def forward(self, text_BL: Tensor) -> Tensor:
         return self.words(text_BL).mean(1)
 
 
 def test_encoders_of_pixels_and_tokens_fit_the_same_model():
-    model = HierVL(PixelEncoder(), TokenEncoder(), build_aggregator(SMALL.aggregator, 16))
+    text = TowerTextEncoder(TokenEncoder(), FrozenTextEncoder(6, 16))
+    model = HierVL(PixelEncoder(), text, build_aggregator(SMALL.aggregator, 16))
     g = torch.Generator().manual_seed(1)
     batch = parents(2)._replace(
         clips_VCTI=torch.randn(2, 4, 2, 3, 8, 8, generator=g),
