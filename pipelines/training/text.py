@@ -6,7 +6,9 @@ up among the text features that were imported with a column; another model's tex
 an error. The file is named after the column's fingerprint and a hash of all texts, so equal inputs find it again and
 other ones never do.
 
-Shapes: N texts, X width of the text features.
+A text tower that is trained reads the texts anew in every step: then the table holds their tokens.
+
+Shapes: N texts, X width of the text features, or number of tokens.
 """
 
 import hashlib
@@ -22,7 +24,7 @@ from hvlm.data.collate import TextRow
 from hvlm.data.samples import SampleMeta
 from hvlm.encoders.clip import describe_clip
 from hvlm.encoders.config import ClipConfig
-from hvlm.encoders.text import load_text_encoder
+from hvlm.encoders.text import load_text_encoder, load_tokenizer
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.fingerprint import canonical_json
@@ -30,7 +32,7 @@ from pipelines.store.manifest import Manifest, read_sample
 from pipelines.store.text_features import read_text_features, store_text_uri
 from pipelines.training.config import WITHOUT_TEXT, ImportedTextConfig, TextConfig
 
-EncodeText = Callable[[Sequence[str]], NDArray[np.float32]]
+EncodeText = Callable[[Sequence[str]], NDArray[np.float32] | NDArray[np.int32]]
 
 # What a text tower shares with its image tower. Sampling, pixels and precision may differ.
 _TOWER_KEYS = ("kind", "model", "weights")
@@ -41,12 +43,12 @@ class TextTable:
     """The texts of all videos of a data set.
 
     Args:
-        features_NX: float32, one row per distinct text, not normalised.
+        features_NX: float32, one row per distinct text, not normalised; or int32 token ids.
         group_N: equal for texts that mean the same thing (the same caption; templates of the same label).
         texts_of: key of a video -> its texts' rows; empty for a video without text.
     """
 
-    features_NX: NDArray[np.float32]
+    features_NX: NDArray[Any]
     group_N: NDArray[np.int64]
     texts_of: dict[str, NDArray[np.int64]]
 
@@ -83,7 +85,12 @@ def read_metas(manifest: Manifest, splits: Iterable[str]) -> list[SampleMeta]:
 
 
 def make_text_table(
-    manifest: Manifest, config: TextConfig, texts: Mapping[str, Sequence[tuple[str, str]]], encode: EncodeText | None
+    manifest: Manifest,
+    config: TextConfig,
+    texts: Mapping[str, Sequence[tuple[str, str]]],
+    encode: EncodeText | None,
+    *,
+    tokens: bool = False,
 ) -> str:
     """Make sure that the store has the text features of these videos; return their URI.
 
@@ -92,11 +99,12 @@ def make_text_table(
         config: the encoder.
         texts: key of a video -> its texts, each with the name of its group.
         encode: replaces the text tower (tests); None loads it when the file is not there.
+        tokens: keep the tokens of the tower instead of its features.
 
     Raises:
         UserError: no text tower of this store, or no video has a text.
     """
-    seed, fingerprint, load = _text_source(manifest, config)
+    content, fingerprint, load = _token_source(manifest, config) if tokens else _text_source(manifest, config, encode)
     pairs = sorted({pair for each in texts.values() for pair in each})
     if not pairs:
         raise UserError(
@@ -106,10 +114,10 @@ def make_text_table(
             do=f"add annotations to the source, or {WITHOUT_TEXT}",
         )
     mapping = sorted((key, list(each)) for key, each in texts.items())
-    digest = hashlib.sha256(canonical_json([seed, mapping]).encode()).hexdigest()
+    digest = hashlib.sha256(canonical_json([content, mapping]).encode()).hexdigest()
     uri = storage.join(manifest.store_uri, "text", f"{fingerprint[:8]}-{digest[:32]}.npz")
     if not storage.exists(uri):
-        storage.atomic_write(uri, _table_bytes(pairs, mapping, encode or load()))
+        storage.atomic_write(uri, _table_bytes(pairs, mapping, load()))
     return uri
 
 
@@ -122,14 +130,22 @@ def read_text_table(uri: str) -> TextTable:
     return TextTable(features, group, dict(zip(keys, ids, strict=True)))
 
 
-def _text_source(manifest: Manifest, config: TextConfig) -> tuple[int, str, Callable[[], EncodeText]]:
+def _text_source(
+    manifest: Manifest, config: TextConfig, encode: EncodeText | None
+) -> tuple[int, str, Callable[[], EncodeText]]:
     """The seed of the text tower's weights, the fingerprint of its column, and what loads it."""
     if isinstance(config.encoder, ImportedTextConfig):
         fingerprint = imported_text_of(manifest, config.encoder)
         uri = store_text_uri(manifest.store_uri, fingerprint)
-        return 0, fingerprint, lambda: read_text_features(uri).encode
+        return 0, fingerprint, lambda: encode or read_text_features(uri).encode
     clip, fingerprint = text_encoder_of(manifest, config)
-    return clip.seed, fingerprint, lambda: load_text_encoder(clip, _device()).encode_text
+    return clip.seed, fingerprint, lambda: encode or load_text_encoder(clip, _device()).encode_text
+
+
+def _token_source(manifest: Manifest, config: TextConfig) -> tuple[str, str, Callable[[], EncodeText]]:
+    """What the table holds, the fingerprint of the tower's column, and what loads its tokenizer."""
+    clip, fingerprint = text_encoder_of(manifest, config)
+    return "tokens", fingerprint, lambda: load_tokenizer(clip).tokens
 
 
 def imported_text_of(manifest: Manifest, encoder: ImportedTextConfig) -> str:
@@ -200,7 +216,7 @@ def _table_bytes(
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        features=encode([text for text, _ in pairs]).astype(np.float32),
+        features=encode([text for text, _ in pairs]),
         group=np.array([group_number[group] for _, group in pairs], np.int64),
         keys=np.array([key for key, _ in mapping]),
         ids=np.concatenate(ids),

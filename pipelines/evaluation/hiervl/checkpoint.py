@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
-from hvlm.config import require
 from hvlm.data.hierarchy import ParentSamplingConfig
 from hvlm.encoders.config import ClipConfig
-from hvlm.models.hiervl import HierVL, HierVLConfig, build_hiervl
+from hvlm.errors import UserError
+from hvlm.models.hiervl import HierVL, HierVLConfig
 from infra.config_io import build_config
 from pipelines.training.checkpoints import INFO_FILE, load_weights, read_info, read_model_state
+from pipelines.training.hiervl.config import HierVLTextConfig
+from pipelines.training.hiervl.model import build_model
 
 
 class LoadedHierVL(NamedTuple):
@@ -27,25 +29,22 @@ def load_hiervl(uri: str, device: str = "cpu") -> LoadedHierVL:
 
     Raises:
         UserError: damaged, of a newer format, or its weights do not fit the architecture its config names; it read
-            texts whose encoder is not at hand.
+            texts whose encoder is not at hand, or its adapters belong to another text tower.
     """
     info = read_info(uri)
     origin = f"{uri}/{INFO_FILE}"
-    encoder = info.config["text"]["encoder"]
-    require(
-        encoder.get("kind") != "imported",
-        what=f"{origin}, text.encoder",
-        got=f"imported text features of '{encoder.get('extractor')}'",
-        expected="a CLIP text tower: the questions of jobs.evaluate have texts of their own",
-        do=f"read its dev metrics in the MLflow run {info.run_id}",
-    )
+    text = build_config(HierVLTextConfig, info.config["text"], origin=f"{origin}, text")
+    if not isinstance(text.encoder, ClipConfig):
+        raise UserError(
+            what=f"{origin}, text.encoder",
+            got=f"imported text features of '{text.encoder.extractor}'",
+            expected="a CLIP text tower: the questions of jobs.evaluate have texts of their own",
+            do=f"read its dev metrics in the MLflow run {info.run_id}",
+        )
     config = build_config(HierVLConfig, info.config["model"], origin=f"{origin}, model")
-    model = build_hiervl(config, sum(info.d_in), info.d_text or 0)
+    model = build_model(config, text, sum(info.d_in), info.d_text or 0)
     load_weights(model, read_model_state(uri), uri)
     sampling = build_config(ParentSamplingConfig, info.config["sampling"], origin=f"{origin}, sampling")
     return LoadedHierVL(
-        model.to(device).eval(),
-        sampling,
-        build_config(ClipConfig, encoder, origin=f"{origin}, text"),
-        None if config.clip.kind == "mean" else sampling.num_frames,
+        model.to(device).eval(), sampling, text.encoder, None if config.clip.kind == "mean" else sampling.num_frames
     )

@@ -21,6 +21,7 @@ from hvlm.data.collate import VideoRows
 from hvlm.data.hierarchy import ParentSamplingConfig, clip_windows, draw_frames, rows_in_span
 from hvlm.encoders.config import ClipConfig
 from hvlm.encoders.text import load_text_encoder
+from hvlm.models.hiervl import TowerTextEncoder
 from pipelines.evaluation.hiervl.checkpoint import load_hiervl
 from pipelines.evaluation.hiervl.places import Floats32, Place, VideoVectors
 from pipelines.evaluation.metric_table import OURS, RAW
@@ -72,9 +73,18 @@ class HierVLEmbedder:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], config: ClipConfig) -> dict[str, Floats32]:
-        """Return (N, ·) vectors of texts, not normalised: `raw` as CLIP gives them, `ours` projected."""
-        raw = load_text_encoder(config, self._setup.device).encode_text(texts)
-        return {RAW: raw, OURS: _float32(self._model.embed_text(torch.from_numpy(raw).to(self._device)))}
+        """Return (N, ·) vectors of texts, not normalised: `raw` as CLIP gives them, `ours` projected.
+
+        A text tower that was trained encodes them anew for ours; raw is without its adapters.
+        """
+        encoder = load_text_encoder(config, self._setup.device)
+        raw = encoder.encode_text(texts)
+        trained = isinstance(self._model.text_encoder, TowerTextEncoder)
+        given = torch.split(torch.from_numpy(encoder.tokenizer.tokens(texts) if trained else raw), config.batch_size)
+        return {
+            RAW: raw,
+            OURS: np.concatenate([_float32(self._model.embed_text(each.to(self._device))) for each in given]),
+        }
 
     @torch.inference_mode()
     def _embed(self, video: LoadedVideo, asked: Iterable[Place]) -> VideoVectors:

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from hvlm.config import Config, require
 from hvlm.data.hierarchy import ParentSamplingConfig
-from hvlm.encoders.config import ClipConfig
+from hvlm.encoders.config import ClipConfig, LoraConfig
 from hvlm.models.hiervl import HierVLConfig, PresetName, with_preset
 from pipelines.training.config import ImportedTextConfig, Selection, TrainConfig
 
@@ -47,10 +47,24 @@ class LevelBatchingConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HierVLTextConfig(Config):
-    """`encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes all texts. Or the
-    text features that were imported with a column."""
+    """Where the vectors of texts come from.
+
+    `encoder`: the CLIP model whose image tower made a column of the store; its text tower encodes all texts. Or the
+    text features that were imported with a column. `lora`: adapters in the text tower, which are trained; null leaves
+    it as it is, and every text is encoded once.
+    """
 
     encoder: ClipConfig | ImportedTextConfig
+    lora: LoraConfig | None = None
+
+    def __post_init__(self) -> None:
+        require(
+            self.lora is None or isinstance(self.encoder, ClipConfig),
+            what="text.lora",
+            got="adapters beside imported text features",
+            expected="a CLIP encoder, whose text tower they go into",
+            do="name a CLIP encoder, or leave lora out",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,8 @@
 
 import logging
 
+from hvlm.encoders.clip import describe_clip
+from hvlm.encoders.config import ClipConfig
 from hvlm.errors import UserError
 from infra import storage
 from pipelines.store.manifest import Manifest
@@ -32,8 +34,9 @@ def prepare_hiervl(config: HierVLTrainConfig, manifest: Manifest, encode: Encode
     keys = {meta.split: [other.key for other in metas if other.split == meta.split] for meta in metas}
     per_epoch = _steps_per_epoch(config, levels, keys.get("train", []))
     texts = {key: [(text, text) for text in each] for key, (_, each) in read.items()}
-    uri = make_text_table(manifest, TextConfig(encoder=config.text.encoder), texts, encode)
-    d_text = read_text_table(uri).dim
+    encoder, trained = config.text.encoder, config.text.lora is not None
+    uri = make_text_table(manifest, TextConfig(encoder=encoder), texts, encode, tokens=trained)
+    d_text = describe_clip(encoder).dim if trained and isinstance(encoder, ClipConfig) else read_text_table(uri).dim
     start_tags = pin_start(config, manifest, d_text)
     write_levels(storage.join(config.output_uri, LEVELS_FILE), levels)
     return Prepared(

@@ -78,8 +78,8 @@ def _check(
     if (tuple(tuple(each) for each in info.encoders), info.d_text) != expected:
         raise _unfit(uri, "features or texts of other encoders", f"those of {config.store_uri}")
     mine = dump_config(config)
-    for section, name in (("text", "encoder"), ("stream", "l2_normalise")):
-        given, own = info.config[section][name], mine[section][name]
+    for section, name in (("text", "encoder"), ("text", "lora"), ("stream", "l2_normalise")):
+        given, own = info.config[section].get(name), mine[section][name]
         if given != own:
             raise _unfit(uri, f"{section}.{name} {given}", f"{own}, as here")
 

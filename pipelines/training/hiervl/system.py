@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from hvlm.models.hiervl import HierVL, build_hiervl
+from hvlm.models.hiervl import HierVL
 from infra import storage
 from pipelines.training.hiervl.config import HierVLTrainConfig
 from pipelines.training.hiervl.levels import read_levels
+from pipelines.training.hiervl.model import build_model
 from pipelines.training.hiervl.prepare import LEVELS_FILE
 from pipelines.training.hiervl.samples import LevelReader
 from pipelines.training.hiervl.start import load_start
@@ -49,7 +50,7 @@ class HierVLSystem:
 
     def build_model(self) -> HierVL:
         """Return the model with new weights."""
-        return build_hiervl(self.config.model, sum(self.job.d_in), self.job.d_text or 0)
+        return build_model(self.config.model, self.config.text, sum(self.job.d_in), self.job.d_text or 0)
 
     def initialise(self, model: HierVL) -> None:
         """Take the weights of a child-only training, where the configuration says so."""

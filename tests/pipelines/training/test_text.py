@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hvlm.data.samples import SampleMeta
+from hvlm.encoders.text import load_tokenizer
 from hvlm.errors import UserError
 from pipelines.store.manifest import Manifest, open_manifest
 from pipelines.store.text_features import TextFeatures, add_text_features
@@ -139,6 +140,21 @@ def test_the_real_text_tower_fills_the_table(store: str) -> None:
     assert table.features_NX.dtype == np.float32 and np.isfinite(table.features_NX).all()
     assert table.dim not in DIMS.values()  # the tiny model's own width: not the stand-in's
     assert len(np.unique(table.features_NX.round(6), axis=0)) == len(table.features_NX)
+
+
+def test_a_tower_that_is_trained_gets_the_tokens(store: str) -> None:
+    manifest = open_manifest(store)
+    texts = texts_of(read_metas(manifest, ("dev",)))
+    uri = make_text_table(manifest, CONFIG, texts, encode_text, tokens=True)
+    assert uri != make_text_table(manifest, CONFIG, texts, encode_text)
+    assert uri == make_text_table(manifest, CONFIG, texts, None, tokens=True)
+    table, tokenizer = read_text_table(uri), load_tokenizer(CLIP)
+    assert table.features_NX.dtype == np.int32
+    distinct = {text for each in texts.values() for text in each}
+    assert len(table.features_NX) == len(distinct) < sum(map(len, texts.values()))
+    for key, pairs in texts.items():
+        tokens = tokenizer.tokens([text for text, _ in pairs])
+        np.testing.assert_array_equal(table.features_NX[table.texts_of[key]], tokens)
 
 
 IMPORTED = TextConfig(encoder=ImportedTextConfig(extractor="words"))

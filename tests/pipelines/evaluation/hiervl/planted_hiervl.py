@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from hvlm.data.hierarchy import ParentSamplingConfig
+from hvlm.encoders.config import LoraConfig
 from hvlm.models.aggregator import AggregatorConfig
 from hvlm.models.clip_encoder import ClipEncoderConfig
-from hvlm.models.hiervl import HierVLConfig, build_hiervl
+from hvlm.models.hiervl import HierVLConfig
 from infra.config_io import dump_config
 from infra.tracking import TrackingConfig, open_run
 from pipelines.evaluation.hiervl.places import Place, VideoVectors
@@ -17,13 +18,17 @@ from pipelines.evaluation.hiervl.vectors import SplitVectors
 from pipelines.store.manifest import open_manifest
 from pipelines.training.checkpoints import Checkpoint, CheckpointContent, CheckpointInfo, save_checkpoint
 from pipelines.training.hiervl.config import HierVLTextConfig, HierVLTrainConfig
+from pipelines.training.hiervl.model import build_model
 from tests.pipelines.evaluation.planted_store import CLIP, clip_column
 
 FRAMES = 2
 
 
-def make_checkpoint(store_uri: str, output: Path) -> Checkpoint:
-    """Write a checkpoint of an untrained HierVL of 4 clips of 2 frames, and its MLflow run beside it."""
+def make_checkpoint(store_uri: str, output: Path, lora: LoraConfig | None = None) -> Checkpoint:
+    """Write a checkpoint of an untrained HierVL of 4 clips of 2 frames, and its MLflow run beside it.
+
+    `lora`: adapters of its text tower, which change what the tower says.
+    """
     torch.manual_seed(0)
     tracking = TrackingConfig(uri=f"sqlite:///{output}/mlflow.db", experiment="test", system_metrics_interval_s=0)
     config = HierVLTrainConfig(
@@ -35,7 +40,7 @@ def make_checkpoint(store_uri: str, output: Path) -> Checkpoint:
             dim=8,
         ),
         sampling=ParentSamplingConfig(num_clips=4, num_frames=FRAMES, window_s=4.0),
-        text=HierVLTextConfig(encoder=CLIP),
+        text=HierVLTextConfig(encoder=CLIP, lora=lora),
         tracking=tracking,
     )
     manifest = open_manifest(store_uri)
@@ -53,7 +58,10 @@ def make_checkpoint(store_uri: str, output: Path) -> Checkpoint:
         git_commit="abc",
         run_id=tracker.run_id,
     )
-    model = build_hiervl(config.model, sum(widths), clip_column().dim)
+    model = build_model(config.model, config.text, sum(widths), clip_column().dim)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            torch.nn.init.normal_(parameter)
     content = CheckpointContent(model=model.state_dict(), trainer={}, info=info, metrics={}, score=1.0)
     saved = save_checkpoint(str(output), content)
     tracker.log_checkpoint(2, saved.uri, {}, best=True)

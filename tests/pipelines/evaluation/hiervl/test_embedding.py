@@ -1,9 +1,12 @@
 """The embedder: the same vectors in any company, raw by hand, and figures equal to those of training's validation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from hvlm.encoders.config import LoraConfig
 from hvlm.encoders.text import load_text_encoder
 from pipelines.evaluation.hiervl.embedding import ASKED, EmbedSetup, HierVLEmbedder
 from pipelines.evaluation.hiervl.places import Place
@@ -17,7 +20,7 @@ from pipelines.training.hiervl.samples import LevelReader
 from pipelines.training.hiervl.validation import validate
 from pipelines.training.stream import FeatureReader, SampleTable
 from pipelines.training.text import TextTable, read_metas
-from tests.pipelines.evaluation.hiervl.planted_hiervl import FRAMES
+from tests.pipelines.evaluation.hiervl.planted_hiervl import FRAMES, make_checkpoint
 from tests.pipelines.evaluation.planted_store import CLIP, clip_column, planted_rows, source_of
 
 
@@ -77,6 +80,22 @@ def test_summary_and_shuffle_mcq_are_those_of_validation(trained):
     for name in ("summary_mcq/accuracy", "shuffle_mcq/accuracy", "shuffle_mcq/accuracy_wrong_text"):
         assert found[f"dev/video/{name}"] == pytest.approx(expected[f"dev/video/{name}"]), name
     assert expected["dev/video/shuffle_mcq/accuracy"] not in (0.0, 0.2, 1.0)
+
+
+def test_a_text_tower_that_was_trained_encodes_the_texts_of_ours_and_not_of_raw(trained, tmp_path):
+    make_checkpoint(trained[0], tmp_path, LoraConfig(r=2))
+    embedder, texts = _embedder((trained[0], str(tmp_path))), ["a", "something does spin", "first spin, then bounce"]
+    encoded = embedder.encode_texts(texts, CLIP)
+    alone = embedder.encode_texts(texts, replace(CLIP, batch_size=1))
+    encoder = load_text_encoder(CLIP, "cpu")
+    np.testing.assert_array_equal(encoded["raw"], encoder.encode_text(texts))
+    text_encoder = embedder._model.text_encoder
+    with torch.no_grad():
+        expected = text_encoder(torch.from_numpy(encoder.tokenizer.tokens(texts))).numpy()
+        frozen = text_encoder.head(torch.from_numpy(encoded["raw"])).numpy()
+    np.testing.assert_allclose(encoded["ours"], expected, atol=1e-5)
+    np.testing.assert_allclose(alone["ours"], expected, atol=1e-5)
+    assert np.abs(expected - frozen).max(axis=1).min() > 1e-2
 
 
 def _reader(trained, texts):

@@ -36,6 +36,11 @@ def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
     ("change", "message"),
     [
         ({"text": {}}, r"text\.encoder is missing; expected the keys of HierVLTrainConfig"),
+        (
+            {"text": {"encoder": {"kind": "imported", "extractor": "words"}, "lora": {"r": 4}}},
+            r"text\.lora: got adapters beside imported text features",
+        ),
+        ({"text": BASE["text"] | {"lora": {"target_modules": ["in_proj"]}}}, r"text\.lora\.target_modules.*'in_proj'"),
         ({"objective": {}}, "objective is not a known key; expected the keys of HierVLTrainConfig"),
         ({"preset": "best"}, "preset='best'"),
         ({"preset": "sa", "model": {"aggregator": {"kind": "average"}}}, r"preset sa beside model\.aggregator\.kind"),

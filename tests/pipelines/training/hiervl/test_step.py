@@ -9,14 +9,17 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from hvlm.encoders.config import LoraConfig
 from hvlm.losses.ego_nce import EgoNCEConfig, TagOverlap, child_loss, cosine_matrix, ego_nce
 from hvlm.models.hiervl import ScheduleConfig
 from pipelines.training.hiervl import step as step_module
+from pipelines.training.hiervl.config import HierVLTextConfig
 from pipelines.training.hiervl.step import run_pass
 from pipelines.training.hiervl.system import HierVLSystem
 from pipelines.training.job import TrainJob
 from pipelines.training.registry import open_system
 from pipelines.training.system import RankContext
+from tests.pipelines.training.world import CLIP
 
 Result = dict[str, Any]
 
@@ -52,11 +55,15 @@ def run_rank(rank: int, jobs: list[TrainJob], folder: str) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_equal_one_in_losses_and_gradients(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
-    """A child step, a parent step, and both in one: gradients of the whole batch, not of half of it."""
+    """A child step, a parent step, and both in one: gradients of the whole batch, not of half of it.
+
+    And with adapters in the text tower, which a parent pass reads twice.
+    """
     alternate = make_job("alternate")
     model = alternate.config.model  # type: ignore[attr-defined]
     both = make_job("sum", model=replace(model, schedule=ScheduleConfig(kind="sum")))
-    jobs = [alternate, both]
+    tuned = make_job("tuned", text=HierVLTextConfig(encoder=CLIP, lora=LoraConfig(r=2)))
+    jobs = [alternate, both, tuned]
     mp.start_processes(run_rank, (jobs, str(tmp_path)), nprocs=2, start_method="spawn")
     for rank in (0, 1):
         ranks = torch.load(f"{tmp_path}/result.{rank}")
@@ -66,8 +73,10 @@ def test_two_ranks_equal_one_in_losses_and_gradients(make_job: Callable[..., Tra
                 for name, expected in alone["grads"].items():
                     if expected is None:
                         assert mine["grads"][name] is None, name
-                    else:
-                        torch.testing.assert_close(mine["grads"][name], expected, rtol=1e-4, atol=1e-6, msg=name)
+                        continue
+                    # Sums inside the tower are in another order for another number of texts.
+                    rtol, atol = (1e-3, 1e-4 * float(expected.abs().max())) if ".lora_" in name else (1e-4, 1e-6)
+                    torch.testing.assert_close(mine["grads"][name], expected, rtol=rtol, atol=atol, msg=name)
 
 
 def test_both_levels_log_their_losses_and_counts(make_job: Callable[..., TrainJob]) -> None:
