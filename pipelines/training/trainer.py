@@ -21,6 +21,7 @@ from ray._private.worker import WORKER_MODE, get_dashboard_url, global_worker
 from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.callbacks.working_dir_setup import WorkingDirectorySetupCallback
 
 from hvlm.errors import JobError, UserError
 from infra import storage
@@ -94,17 +95,20 @@ def scaling(resources: TrainResources, cluster: dict[str, float]) -> ScalingConf
 
 
 class _Trainer(TorchTrainer):  # type: ignore[misc]
-    """A TorchTrainer that is quiet on an embedded Ray.
+    """A TorchTrainer whose workers stay in the job's working directory, and that is quiet on an embedded Ray.
 
+    Ray Train sends its workers into a folder of its own, where a relative path of the configuration (the text tower's
+    model or weights) would mean another file.
     Ray Train watches its controller through the dashboard's API and warns every second where there is no dashboard.
     What that watch cleans up ends with an embedded Ray anyway.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
+        unwanted: tuple[type[Any], ...] = (WorkingDirectorySetupCallback,)
+        if not _dashboard_url():
+            unwanted += (PlacementGroupCleanerCallback,)
         callbacks: list[Any] = super()._create_default_callbacks()
-        if _dashboard_url():
-            return callbacks
-        return [callback for callback in callbacks if not isinstance(callback, PlacementGroupCleanerCallback)]
+        return [callback for callback in callbacks if not isinstance(callback, unwanted)]
 
 
 def _dashboard_url() -> str | None:

@@ -140,6 +140,7 @@ def test_an_embedded_ray_is_not_watched_through_a_dashboard(
     assert "PlacementGroupCleanerCallback" not in kinds() and "BackendSetupCallback" in kinds()
     monkeypatch.setattr(trainer, "get_dashboard_url", lambda: "host:8265")
     assert "PlacementGroupCleanerCallback" in kinds()
+    assert not any("WorkingDir" in kind for kind in kinds())  # a relative path of the YAML means the same in a worker
 
 
 def test_what_ray_is_asked_for() -> None:
