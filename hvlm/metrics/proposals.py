@@ -3,13 +3,14 @@
 Shapes: T rows of one video, C classes, N segments.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvlm.config import Config, require
-from hvlm.metrics.localisation import temporal_iou
+from hvlm.metrics.localisation import Segments, segments_of, temporal_iou
 
 Floats = NDArray[np.float64]
 
@@ -114,25 +115,33 @@ def propose_segments(probability_TC: Floats, cell_T2: Floats, config: ProposalCo
     scores: list[float] = []
     part_T = np.concatenate(([0], np.cumsum(cell_T2[1:, 0] > cell_T2[:-1, 1])))
     for label in range(probability_TC.shape[1]):
-        runs = _runs_of_class(probability_TC[:, label], part_T, config)
-        if not runs:
-            continue
-        contrast = np.array([_contrast(probability_TC[:, label], part_T, run, config.flank_fraction) for run in runs])
-        span_N2 = np.array([(cell_T2[first, 0], cell_T2[last - 1, 1]) for first, last in runs])
-        kept, decayed = soft_nms(
-            span_N2[contrast > 0], contrast[contrast > 0], sigma=config.nms_sigma, max_keep=config.max_per_video
-        )
-        labels += [label] * len(kept)
-        spans += [(float(start), float(end)) for start, end in kept]
-        scores += decayed.tolist()
-    order = np.lexsort((np.array(spans).reshape(-1, 2)[:, 0], np.array(labels), -np.array(scores)))[
-        : config.max_per_video
-    ]
-    return VideoSegments(
-        np.array(labels, dtype=np.int64)[order],
-        np.array(spans, dtype=np.float64).reshape(-1, 2)[order],
-        np.array(scores, dtype=np.float64)[order],
+        for first, last in _runs_of_class(probability_TC[:, label], part_T, config):
+            contrast = _contrast(probability_TC[:, label], part_T, (first, last), config.flank_fraction)
+            if contrast > 0:
+                labels.append(label)
+                spans.append((cell_T2[first, 0], cell_T2[last - 1, 1]))
+                scores.append(contrast)
+    found = VideoSegments(
+        np.array(labels, dtype=np.int64), np.array(spans, dtype=np.float64).reshape(-1, 2), np.array(scores)
     )
+    return suppress(found, config)
+
+
+def suppress(found: VideoSegments, config: ProposalConfig) -> VideoSegments:
+    """Return what soft-NMS within each class leaves, best first, at most `config.max_per_video`; equal scores by class,
+    then by start."""
+    kept = []
+    for label in np.unique(found.label_N):
+        own = found.label_N == label
+        span_N2, score_N = soft_nms(
+            found.span_N2[own], found.score_N[own], sigma=config.nms_sigma, max_keep=config.max_per_video
+        )
+        kept.append((np.full(len(score_N), label), span_N2, score_N))
+    if not kept:
+        return found
+    label_N, span_N2, score_N = (np.concatenate(each) for each in zip(*kept, strict=True))
+    order = np.lexsort((span_N2[:, 0], label_N, -score_N))[: config.max_per_video]
+    return VideoSegments(label_N[order], span_N2[order], score_N[order])
 
 
 def _runs_of_class(probability_T: Floats, part_T: NDArray[np.int64], config: ProposalConfig) -> list[tuple[int, int]]:
@@ -198,3 +207,14 @@ def random_segments(num_classes: int, duration_s: float, count: int, random: np.
     span_N2 = np.sort(random.uniform(0.0, duration_s, size=(count, 2)), axis=1)
     score_N = np.sort(random.uniform(size=count))[::-1].copy()
     return VideoSegments(random.integers(num_classes, size=count), span_N2, score_N)
+
+
+def segments_of_videos(videos: Sequence[tuple[str, VideoSegments]]) -> Segments:
+    """Return the segments of all videos, each named by its key, as the metrics read them."""
+    return segments_of(
+        [
+            (key, int(label), float(span[0]), float(span[1]), float(score))
+            for key, found in videos
+            for label, span, score in zip(found.label_N, found.span_N2, found.score_N, strict=True)
+        ]
+    )
