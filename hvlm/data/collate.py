@@ -66,6 +66,16 @@ class Batch(NamedTuple):
         """Return the batch in page-locked memory, from which a copy to the GPU runs beside the computation."""
         return self._map(Tensor.pin_memory)
 
+    def split(self, count: int) -> list["Batch"]:
+        """Return the videos in `count` equal parts, each padded as the whole; the first one has the bad rows of all."""
+        size = len(self.keys) // count
+        parts = []
+        for start in range(0, len(self.keys), size):
+            rows = slice(start, start + size)
+            part = self._map(lambda tensor, rows=rows: tensor[rows])  # type: ignore[misc]
+            parts.append(part._replace(keys=self.keys[rows], num_bad_rows=0 if start else self.num_bad_rows))
+        return parts
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
             keys=self.keys,

@@ -70,7 +70,14 @@ class TextConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimizerConfig(Config):
-    """AdamW; the learning rate warms up linearly and falls along a cosine to `min_lr`, set before every step."""
+    """AdamW; the learning rate warms up linearly and falls along a cosine to `min_lr`, set before every step.
+
+    `accumulate_steps`: every worker takes its part of a global batch in so many equal parts, one after another, and the
+    optimizer steps once, on the mean of their gradients: as much less memory, the same batches, epochs and number of
+    steps. A mean over samples has the gradient of the undivided batch. Losses that compare samples (text alignment,
+    InfoNCE, variance, EgoNCE) compare those of one part over all workers alone: contrastive ones have as many fewer
+    negatives, so this is no way to a larger contrastive batch.
+    """
 
     lr: float = 1e-4
     min_lr: float = 1e-6
@@ -78,8 +85,16 @@ class OptimizerConfig(Config):
     betas: tuple[float, float] = (0.9, 0.999)
     clip_norm: float = 1.0
     warmup_epochs: float = 1.0
+    accumulate_steps: int = 1
 
     def __post_init__(self) -> None:
+        require(
+            self.accumulate_steps >= 1,
+            what="optimizer.accumulate_steps",
+            got=self.accumulate_steps,
+            expected="1 or more",
+            do="leave it out, or set e.g. 2",
+        )
         require(
             0 < self.min_lr <= self.lr,
             what="optimizer.lr",
@@ -245,13 +260,23 @@ class TrainConfig(Config):
         )
 
     def check_workers(self, name: str, size: int) -> None:
-        """Raise unless every number of workers in the range divides a global batch of `size`, which `name` sets."""
+        """Raise unless every number of workers in the range, each with `optimizer.accumulate_steps` equal parts,
+        divides a global batch of `size`, which `name` sets."""
         least, most = self.resources.worker_range
-        wrong = [count for count in range(least, most + 1) if size % count]
+        parts = self.optimizer.accumulate_steps
+        require(
+            size % parts == 0 and size // parts >= min(2, size),
+            what=name,
+            got=f"{size} with optimizer.accumulate_steps {parts}",
+            expected="a multiple of it, with at least 2 samples in each part",
+            do="raise the batch, or lower optimizer.accumulate_steps",
+        )
+        wrong = [count for count in range(least, most + 1) if size % (count * parts)]
         require(
             not wrong,
             what=name,
             got=size,
-            expected=f"a multiple of every number of workers from {least} to {most}",
+            expected=f"a multiple of every number of workers from {least} to {most}"
+            + (f", times {parts} parts of each" if parts > 1 else ""),
             do=f"change it, or resources.num_workers ({wrong[:1]} does not divide it)",
         )

@@ -8,7 +8,8 @@ is all the position there is.
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -77,6 +78,15 @@ def train(job: TrainJob, context: RankContext, tracker: Tracker | None) -> Train
     return _Run(job, context, tracker).run()
 
 
+def _synchronised(model: nn.Module, last: bool) -> AbstractContextManager[object]:
+    """Let the ranks average their gradients in the last part of a step alone: there they have those of all parts."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext()
+
+
+def _mean(figures: Sequence[Tensor]) -> Tensor:
+    return torch.stack([figure.float() for figure in figures]).mean()
+
+
 class _Run:
     """One start of the loop on one rank."""
 
@@ -129,13 +139,18 @@ class _Run:
         torch.manual_seed(mix_seed(config.seed, state.step, self.context.rank))  # dropout
         state.optimizer.zero_grad(set_to_none=True)
         totals: list[Tensor] = []
-        figures: dict[str, Tensor] = {}
+        figures: dict[str, list[Tensor]] = {}
         masks: list[Tensor] = []
-        for each in self.system.passes(model, batch, state.step):
-            each.total.backward()  # type: ignore[no-untyped-call]
-            totals.append(each.total.detach().float())
-            figures |= each.figures
-            masks.append(each.mask_NT)
+        parts = batch.split(config.optimizer.accumulate_steps)
+        for part in parts:
+            with _synchronised(model, part is parts[-1]):
+                for each in self.system.passes(model, part, state.step):
+                    total = each.total / len(parts)
+                    total.backward()  # type: ignore[no-untyped-call]
+                    totals.append(total.detach().float())
+                    masks.append(each.mask_NT)
+                    for name, value in each.figures.items():
+                        figures.setdefault(name, []).append(value)
         self.gradients.observe()
         norm = clip_grad_norm_(state.model.parameters(), config.optimizer.clip_norm)
         # One transfer: a GPU is waited for once per step, so that weights are never updated from a NaN.
@@ -146,7 +161,7 @@ class _Run:
         state.optimizer.step()
         state.step += 1
         self.throughput.add(masks, batch.num_bad_rows)
-        self._figures.append(figures)
+        self._figures.append({name: each[0] if len(each) == 1 else _mean(each) for name, each in figures.items()})
         return grad_norm, lr
 
     def _log_step(self, grad_norm: float, lr: float) -> None:

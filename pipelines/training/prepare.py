@@ -161,6 +161,8 @@ def _check_continuation(config: TrainConfig, record: dict[str, Any] | None, mani
         earlier = {key: info.config[key] for key in config.FIXED if key in info.config}
     if earlier:
         earlier.setdefault("system", DEFAULT_SYSTEM)  # what began before there were several did not say it
+        if isinstance(earlier.get("optimizer"), dict):  # nor how often it accumulates
+            earlier["optimizer"].setdefault("accumulate_steps", 1)
     now = _fixed_values(config)
     changed = _differences(earlier, {key: now.get(key) for key in earlier})
     if info is not None and info.manifest_hash != manifest.manifest_hash:

@@ -24,6 +24,10 @@ class StepBatch(Protocol):
 
     def pin_memory(self) -> Self: ...
 
+    def split(self, count: int) -> list[Self]:
+        """Return it in `count` equal parts, the same number of rows of each level in all."""
+        ...
+
 
 B = TypeVar("B", bound=StepBatch)
 

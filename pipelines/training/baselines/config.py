@@ -67,6 +67,13 @@ class MoCoTrainConfig(TrainConfig, Config):
         TrainConfig.__post_init__(self)
         _check_backbone(self.model)
         require(
+            self.optimizer.accumulate_steps == 1,
+            what="optimizer.accumulate_steps",
+            got=self.optimizer.accumulate_steps,
+            expected="1: every pass moves the key network and the queue",
+            do="leave it out",
+        )
+        require(
             self.moco.queue_size >= self.batching.global_batch_size,
             what="moco.queue_size",
             got=self.moco.queue_size,

@@ -138,6 +138,13 @@ class HierVLTrainConfig(TrainConfig, Config):
             expected="captions with equal words to be each other's positives: a scene repeats what is done in it",
             do="set tags to both, verb or noun",
         )
+        require(
+            self.batching.scene_bin_s is None or self.optimizer.accumulate_steps == 1,
+            what="optimizer.accumulate_steps",
+            got=f"{self.optimizer.accumulate_steps} with batching.scene_bin_s",
+            expected="1: a caption and the hard negative of its scene must be compared with each other",
+            do="leave out one of the two",
+        )
         for name in ("child_batch_size", "parent_batch_size"):
             self.check_workers(f"batching.{name}", getattr(self.batching, name))
 

@@ -8,6 +8,7 @@ step alone, on any number of workers and after any restart.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -53,8 +54,21 @@ class LevelBatches:
         """Return the batches in page-locked memory."""
         return self._map(Tensor.pin_memory)
 
+    def split(self, count: int) -> list["LevelBatches"]:
+        """Return every level in `count` equal parts; the bad rows of all stand with each."""
+        return [LevelBatches(tuple(_piece(part, number, count) for part in self.parts)) for number in range(count)]
+
     def _map(self, function: Callable[[Tensor], Tensor]) -> "LevelBatches":
         return LevelBatches(tuple(map_tensors(part, function) for part in self.parts))
+
+
+P = TypeVar("P", bound=ChildPart | ParentPart)
+
+
+def _piece(part: P, number: int, count: int) -> P:
+    size = len(part.keys) // count
+    rows = slice(number * size, (number + 1) * size)
+    return map_tensors(part, lambda tensor: tensor[rows])._replace(keys=part.keys[rows])  # type: ignore[return-value]
 
 
 class LevelPlan:

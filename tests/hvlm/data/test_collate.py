@@ -70,3 +70,17 @@ def test_collate_pads_with_zeros_and_a_prefix_mask() -> None:
     assert collate(["a"], videos[:1], None, 3).text_BX is None
     with pytest.raises(ValueError, match="'a' has features"):
         collate(["a"], videos[:1], None, 2)
+
+
+def test_parts_of_a_batch_are_its_rows() -> None:
+    videos = [VideoRows(np.full((n + 1, 2), n, np.float32), np.arange(n + 1.0), n) for n in range(4)]
+    whole = collate(list("abcd"), videos, [TextRow(np.full(4, n, np.float32), n) for n in range(4)], 5)
+    first, second = whole.split(2)
+    assert (first.keys, second.keys) == (["a", "b"], ["c", "d"])
+    assert (first.num_bad_rows, second.num_bad_rows) == (6, 0)
+    for name in ("features_BTI", "times_BT", "mask_BT", "text_BX", "text_group_B"):
+        assert torch.equal(torch.cat([getattr(first, name), getattr(second, name)]), getattr(whole, name)), name
+    (same,) = whole.split(1)
+    assert same.keys == whole.keys and same.features_BTI.data_ptr() == whole.features_BTI.data_ptr()
+    bare = collate(list("ab"), videos[:2], None, 5).split(2)
+    assert [part.text_BX for part in bare] == [None, None]

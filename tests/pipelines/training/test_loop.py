@@ -9,17 +9,27 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
 
+from hvlm.data.batching import BatchingConfig
 from hvlm.losses.monitors import AlarmConfig
 from hvlm.losses.objective import ObjectiveConfig
 from hvlm.models.heads import AlignmentConfig, ProjectorConfig
 from hvlm.models.hierarchical_vlm import HierarchicalVLMConfig
 from hvlm.models.temporal_encoder import TemporalEncoderConfig
-from pipelines.training.checkpoints import latest_checkpoint, list_checkpoints, read_model_state, read_trainer_state
-from pipelines.training.config import CheckpointConfig
+from pipelines.training.baselines.config import SupervisedTrainConfig
+from pipelines.training.checkpoints import (
+    Checkpoint,
+    latest_checkpoint,
+    list_checkpoints,
+    read_model_state,
+    read_trainer_state,
+)
+from pipelines.training.config import CheckpointConfig, OptimizerConfig
 from pipelines.training.hierarchical_vlm import system
 from pipelines.training.job import TrainJob
 from pipelines.training.loop import TrainOutcome, train
+from pipelines.training.prepare import prepare
 from pipelines.training.system import RankContext
 from pipelines.training.trainer import finished_outcome
 
@@ -261,41 +271,121 @@ def test_a_damaged_checkpoint_is_left_out(make_job: MakeJob) -> None:
     assert all(torch.equal(value, expected[name]) for name, value in weights(again).items())
 
 
-def run_rank(rank: int, world_size: int, job: TrainJob, rendezvous: str, results: str) -> None:
+def run_rank(rank: int, world_size: int, jobs: list[TrainJob], rendezvous: str, results: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size)
+    alone, not_synchronised = DistributedDataParallel.no_sync, [0]
+
+    def counted(model: DistributedDataParallel) -> Any:
+        not_synchronised[0] += 1
+        return alone(model)
+
+    DistributedDataParallel.no_sync = counted  # type: ignore[method-assign]
     try:
-        recorder = Recorder() if rank == 0 else None
-        outcome = train(job, RankContext(rank, world_size), recorder)
-        torch.save({"metrics": outcome.metrics, "stopped": outcome.stopped}, f"{results}.{rank}")
+        said = []
+        for job in jobs:
+            outcome = train(job, RankContext(rank, world_size), Recorder() if rank == 0 else None)
+            said.append({"metrics": outcome.metrics, "not_synchronised": not_synchronised[0]})
+        torch.save(said, f"{results}.{rank}")
     finally:
         dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks_train_and_validate_as_one(make_job: MakeJob, tmp_path: Path) -> None:
-    """Spec test 7: the same losses, weights and dev metrics; 7 dev videos do not divide by 2."""
+    """Spec test 7: the same losses, weights and dev metrics; 7 dev videos do not divide by 2.
+
+    In a second training each rank takes its half of a batch in two parts, on a loss that is a mean over videos.
+    """
     changes = {"max_steps": 6, "checkpoint": CheckpointConfig(every_steps=6)} | without_text(dim=16)
     model = replace(changes["model"], alignment=AlignmentConfig(dim=16))  # no dropout: it differs by rank
     changes |= {"model": model, "objective": ObjectiveConfig(text=1.0)}
     alone = train(make_job("alone", **changes), RankContext(), Recorder())
-    job = make_job("two", **changes)
-    arguments = (2, job, str(tmp_path / "rendezvous"), str(tmp_path / "result"))
+    job, (whole, parts) = make_job("two", **changes), accumulating(make_job, 2)
+    arguments = (2, [job, parts], str(tmp_path / "rendezvous"), str(tmp_path / "result"))
     mp.start_processes(run_rank, arguments, nprocs=2, start_method="spawn")
-    results = [torch.load(f"{tmp_path / 'result'}.{rank}") for rank in (0, 1)]
+    results, accumulated = zip(*(torch.load(f"{tmp_path / 'result'}.{rank}") for rank in (0, 1)), strict=True)
     dev = {name: value for name, value in alone.metrics.items() if name.startswith("dev/")}
     assert dev
     for result in results:
+        assert result["not_synchronised"] == 0
         assert {name: result["metrics"][name] for name in dev} == pytest.approx(dev, rel=1e-3, abs=1e-4)
         assert result["metrics"]["train/loss/total"] == pytest.approx(alone.metrics["train/loss/total"], rel=1e-4)
-    saved = latest_checkpoint(job.config.output_uri)
+    assert_same_weights(alone, latest_checkpoint(job.config.output_uri))
+    once = train(whole, RankContext(), Recorder())
+    for result in accumulated:
+        assert result["not_synchronised"] == once.step == 6  # all but the last of two parts of each step
+        assert result["metrics"]["train/loss/total"] == pytest.approx(once.metrics["train/loss/total"], rel=1e-4)
+    assert_same_weights(once, latest_checkpoint(parts.config.output_uri))
+    assert os.path.exists(f"{tmp_path / 'result'}.1")
+
+
+def assert_same_weights(expected: TrainOutcome, saved: Checkpoint | None) -> None:
     assert saved is not None
     found = read_model_state(saved.uri)
     assert not any(name.startswith("module.") for name in found)
-    for name, value in weights(alone).items():
+    for name, value in weights(expected).items():
         keep = torch.ones_like(value, dtype=torch.bool)
         if name.endswith("query_key_value.bias"):
             # A bias of all keys does not change a softmax: its gradient is 0 but for rounding, which Adam scales up.
             keep[len(value) // 3 : 2 * len(value) // 3] = False
         torch.testing.assert_close(found[name][keep], value[keep], rtol=1e-3, atol=1e-4)
-    assert os.path.exists(f"{tmp_path / 'result'}.1")
+
+
+def accumulating(make_job: MakeJob, count: int) -> tuple[TrainJob, TrainJob]:
+    """A training of six steps on batches of eight videos, and the same one in `count` parts; without dropout, whose
+    draws depend on the shape of a part."""
+    model = without_text(dim=16)["model"]
+    values = {"max_steps": 6, "model": model, "batching": BatchingConfig(global_batch_size=8, max_rows=24)}
+    jobs = []
+    for name, steps in (("whole", 1), ("parts", count)):
+        like = make_job(f"like-{name}", max_steps=1).config
+        config = SupervisedTrainConfig(
+            store_uri=like.store_uri,
+            output_uri=f"{like.output_uri}-labels",
+            log_every_steps=2,
+            tracking=like.tracking,
+            optimizer=OptimizerConfig(lr=3e-3, accumulate_steps=steps),
+            dropout=0.0,
+            **values,
+        )
+        jobs.append(prepare(config)[0])
+    return jobs[0], jobs[1]
+
+
+def test_parts_of_a_batch_are_as_good_as_the_batch(make_job: MakeJob) -> None:
+    """For a loss that is a mean over videos; a killed one continues as if nothing had happened."""
+    whole, parts = accumulating(make_job, 4)
+    expected, recorder = train(whole, RankContext(), Recorder()), Recorder()
+    found = train(parts, RankContext(), recorder)
+    assert found.step == expected.step == 6
+    assert_same_weights(expected, latest_checkpoint(parts.config.output_uri))
+    last = recorder.metrics[6]
+    for name in ("train/loss/total", "train/labels/hit_at_1", "train/grad_norm", "train/epoch"):
+        assert last[name] == pytest.approx(expected.metrics[name], rel=1e-3), name
+    assert last["train/padding_share"] == pytest.approx(expected.metrics["train/padding_share"])
+    config = replace(
+        parts.config, output_uri=f"{parts.config.output_uri}-again", checkpoint=CheckpointConfig(every_steps=2)
+    )
+    job = prepare(config)[0]
+    with pytest.raises(KeyboardInterrupt):
+        train(job, RankContext(), Recorder(die_at=4))
+    again = weights(train(job, RankContext(), Recorder()))
+    assert all(torch.equal(again[name], value) for name, value in weights(found).items())
+
+
+def test_contrast_is_within_a_part(make_job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of the four videos are a part, so a video has one negative; the log says the mean of the parts."""
+    job = make_job(max_steps=1, optimizer=OptimizerConfig(lr=3e-3, accumulate_steps=2), log_every_steps=1)
+    original, seen = system.run_step, []
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if torch.is_grad_enabled():
+            seen.append((len(result.batch.mask_NT), float(result.losses["total"].detach())))
+        return result
+
+    monkeypatch.setattr(system, "run_step", watched)
+    outcome = train(job, RankContext(), Recorder())
+    assert [size for size, _ in seen] == [2, 2]
+    assert outcome.metrics["train/loss/total"] == pytest.approx(sum(loss for _, loss in seen) / 2)

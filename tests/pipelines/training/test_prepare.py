@@ -73,12 +73,13 @@ def test_the_first_start_fixes_the_values_before_any_checkpoint(make_config: Mak
     prepare(replace(config, checkpoint=CheckpointConfig(best_by="text_to_video", every_steps=9)), encode_text)
 
 
-def test_an_output_from_before_there_were_several_systems_goes_on(make_config: MakeConfig) -> None:
+def test_an_output_from_before_there_were_several_systems_or_parts_of_a_batch_goes_on(make_config: MakeConfig) -> None:
     config = make_config()
     prepare(config, encode_text)
     file = Path(config.output_uri, "data.json")
     record = json.loads(file.read_text())
     assert record["fixed"].pop("system") == "hierarchical_vlm"
+    assert record["fixed"]["optimizer"].pop("accumulate_steps") == 1
     file.write_text(json.dumps(record))
     prepare(config, encode_text)
     record["fixed"]["system"] = "hiervl"

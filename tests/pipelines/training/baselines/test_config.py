@@ -50,6 +50,11 @@ def test_what_does_not_fit_is_refused(system: str, change: dict[str, Any], messa
         build_config(TRAIN_CONFIG, BASE | {"system": system} | change, origin="x.yaml")
 
 
+def test_parts_of_a_step_would_move_the_queue_twice() -> None:
+    with pytest.raises(UserError, match=r"optimizer\.accumulate_steps: got 2"):
+        build_config(TRAIN_CONFIG, BASE | {"system": "moco", "optimizer": {"accumulate_steps": 2}}, origin="x.yaml")
+
+
 def test_the_queue_holds_a_batch() -> None:
     with pytest.raises(UserError, match=r"moco\.queue_size: got 32; expected at least batching\.global_batch_size, 64"):
         build_config(TRAIN_CONFIG, BASE | {"system": "moco", "moco": {"queue_size": 32}}, origin="x.yaml")

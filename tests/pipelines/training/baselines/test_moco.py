@@ -88,7 +88,7 @@ def test_two_ranks_train_as_one(make_job: MakeJob, tmp_path: Path) -> None:
     model = replace(config.model, encoder=replace(config.model.encoder, dropout=0.0))
     alone = weights(train(make_job("moco-alone", max_steps=4, model=model), RankContext(), Recorder()))
     job = make_job("moco-two", max_steps=4, model=model)
-    arguments = (2, job, str(tmp_path / "rendezvous"), str(tmp_path / "result"))
+    arguments = (2, [job], str(tmp_path / "rendezvous"), str(tmp_path / "result"))
     mp.start_processes(run_rank, arguments, nprocs=2, start_method="spawn")
     saved = latest_checkpoint(job.config.output_uri)
     assert saved is not None

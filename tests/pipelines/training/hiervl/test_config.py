@@ -56,6 +56,10 @@ def test_a_preset_fills_in_the_method_and_leaves_the_sizes() -> None:
         ({"batching": {"scene_bin_s": 60.0}, "preset": "wo_hier"}, r"batching\.scene_bin_s: .*summaries as captions"),
         ({"batching": {"scene_bin_s": 60.0}, "model": {"ego_nce": {"tags": "none"}}}, r"ego_nce\.tags: got none with"),
         (
+            {"batching": {"scene_bin_s": 60.0}, "optimizer": {"accumulate_steps": 2}},
+            r"optimizer\.accumulate_steps: got 2 with batching\.scene_bin_s",
+        ),
+        (
             {"batching": {"parent_batch_size": 9}, "resources": {"num_workers": 2}},
             r"batching\.parent_batch_size: got 9",
         ),

@@ -143,3 +143,11 @@ def test_a_caption_that_is_alone_in_its_scene_changes_no_loss(make_job: MakeJob)
         (result,) = system.passes(model, next(iter(system.stream(0, 1))), 0)
         losses.append(float(result.total.detach()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-6) and abs(losses[2] - losses[0]) > 0.01
+
+
+def test_the_parts_of_a_step_are_its_rows(job: TrainJob) -> None:
+    for step in read(job)[:3]:
+        pieces = [flat(piece) for piece in step.split(2)]
+        assert all(len(values[0]) == len(flat(step)[0]) // 2 for values in pieces)  # type: ignore[arg-type]
+        together = [list(itertools.chain(*values)) for values in zip(*pieces, strict=True)]  # type: ignore[call-overload]
+        assert together == flat(step)
