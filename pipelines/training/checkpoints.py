@@ -40,6 +40,8 @@ MODEL_FILE, TRAINER_FILE, INFO_FILE, COMPLETE_FILE = (
 )
 # A baseline trains a HierarchicalVLM inside a model of its own (`hvlm.models.baselines`).
 _WITH_BACKBONE, _BACKBONE = ("supervised", "moco"), "backbone."
+WITH_HIERARCHICAL_VLM = ("hierarchical_vlm", *_WITH_BACKBONE)
+"""The systems whose checkpoints `load_model` reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +277,7 @@ def load_model(uri: str, device: str = "cpu") -> tuple[HierarchicalVLM, Checkpoi
     """
     info = read_info(uri)
     system = info.config.get("system", "hierarchical_vlm")  # what was written before there were several did not say it
-    if system not in ("hierarchical_vlm", *_WITH_BACKBONE):
+    if system not in WITH_HIERARCHICAL_VLM:
         raise UserError(
             what="checkpoint",
             got=f"{uri}, a training of system {system}",

@@ -20,19 +20,23 @@ class SupervisedTrainConfig(TrainConfig, Config):
     """The labels of the annotations are the target. See `TrainConfig` for the rest.
 
     Direct Transformer: `model.pyramid: {kind: mean}`. TSN-style: `model.encoder: {kind: rows}` and
-    `model.pyramid: {kind: segments, num_segments: 8}`.
+    `model.pyramid: {kind: segments, num_segments: 8}`. Fine-tuning: `start_checkpoint`, with `model.encoder` and
+    `model.pyramid` as in that training.
 
     Args:
         model: the backbone, without text and without cross-scale predictor; its projector is not used.
         dropout: before the classifier.
+        start_checkpoint: encoder and pyramid begin with the weights of this training of HierarchicalVLM (its output or
+            one checkpoint) on the same features; null begins with new ones.
     """
 
-    FIXED: ClassVar[tuple[str, ...]] = (*TrainConfig.FIXED, "model", "batching", "dropout")
+    FIXED: ClassVar[tuple[str, ...]] = (*TrainConfig.FIXED, "model", "batching", "dropout", "start_checkpoint")
 
     system: Literal["supervised"] = "supervised"
     model: HierarchicalVLMConfig = field(default_factory=_without_text)
     batching: BatchingConfig = field(default_factory=BatchingConfig)
     dropout: float = 0.5
+    start_checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         TrainConfig.__post_init__(self)  # super() does not find the class that slots=True makes anew

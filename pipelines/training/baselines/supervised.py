@@ -16,6 +16,7 @@ from hvlm.models.optimization import freeze
 from pipelines.store.manifest import Manifest
 from pipelines.training.baselines.config import SupervisedTrainConfig
 from pipelines.training.baselines.labels import collect_labels, read_labels, write_labels
+from pipelines.training.baselines.start import load_backbone, pin_backbone
 from pipelines.training.gather import gather_rows
 from pipelines.training.hierarchical_vlm.system import WholeVideoSystem, set_input_statistics
 from pipelines.training.hierarchical_vlm.validation import CONTRAST_GAP, Measured, validate_batches
@@ -28,15 +29,16 @@ HIT_AT_1 = "dev/video/labels/hit_at_1"
 
 
 def prepare_supervised(config: SupervisedTrainConfig, manifest: Manifest) -> Prepared:
-    """Return how long an epoch is, and write the labels into `output_uri`.
+    """Return how long an epoch is; write the labels, and which weights it starts from, into `output_uri`.
 
     Raises:
-        UserError: too few videos for a batch, or too few classes.
+        UserError: too few videos for a batch, too few classes, or no training to start from.
     """
     per_epoch = steps_per_epoch(manifest.frame.filter(pl.col("split") == "train").height, config.batching)
     table = collect_labels(read_metas(manifest, ("train", "dev")))
     write_labels(config.output_uri, table)
-    return Prepared(steps_per_epoch=per_epoch, tags={"num_classes": len(table.classes)})
+    tags = {"num_classes": len(table.classes), **pin_backbone(config, manifest)}
+    return Prepared(steps_per_epoch=per_epoch, tags=tags)
 
 
 class SupervisedSystem(WholeVideoSystem):
@@ -59,8 +61,9 @@ class SupervisedSystem(WholeVideoSystem):
         return VideoClassifier(backbone, len(self.labels.classes), self.config.dropout)
 
     def initialise(self, model: VideoClassifier) -> None:
-        """Set the statistics of `input_norm: standard`."""
-        set_input_statistics(model.backbone, self.reader)
+        """Take encoder and pyramid of the training to start from; else set the statistics of `input_norm: standard`."""
+        if not load_backbone(model.backbone, self.config.output_uri):
+            set_input_statistics(model.backbone, self.reader)
 
     def passes(self, model: nn.Module, batch: Batch, step: int) -> Iterator[Pass]:
         """Run the one forward pass of a step."""

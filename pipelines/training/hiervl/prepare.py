@@ -10,7 +10,7 @@ from pipelines.store.manifest import Manifest
 from pipelines.training.config import TextConfig
 from pipelines.training.hiervl.config import HierVLTrainConfig
 from pipelines.training.hiervl.levels import Levels, read_video_levels, write_levels
-from pipelines.training.hiervl.start import pin_start
+from pipelines.training.hiervl.start import pin_child_only
 from pipelines.training.system import Prepared
 from pipelines.training.text import EncodeText, make_text_table, read_metas, read_text_table
 
@@ -37,7 +37,7 @@ def prepare_hiervl(config: HierVLTrainConfig, manifest: Manifest, encode: Encode
     encoder, trained = config.text.encoder, config.text.lora is not None
     uri = make_text_table(manifest, TextConfig(encoder=encoder), texts, encode, tokens=trained)
     d_text = describe_clip(encoder).dim if trained and isinstance(encoder, ClipConfig) else read_text_table(uri).dim
-    start_tags = pin_start(config, manifest, d_text)
+    start_tags = pin_child_only(config, manifest, d_text)
     write_levels(storage.join(config.output_uri, LEVELS_FILE), levels)
     return Prepared(
         steps_per_epoch=per_epoch,

@@ -11,7 +11,7 @@ from pipelines.training.hiervl.levels import read_levels
 from pipelines.training.hiervl.model import build_model
 from pipelines.training.hiervl.prepare import LEVELS_FILE
 from pipelines.training.hiervl.samples import LevelReader
-from pipelines.training.hiervl.start import load_start
+from pipelines.training.hiervl.start import load_child_only
 from pipelines.training.hiervl.step import run_pass
 from pipelines.training.hiervl.stream import LevelBatches, LevelStream, LevelStreamPlan
 from pipelines.training.hiervl.validation import MONITOR_PREFIX, RECALL, SUMMARY_MCQ, validate
@@ -54,7 +54,7 @@ class HierVLSystem:
 
     def initialise(self, model: HierVL) -> None:
         """Take the weights of a child-only training, where the configuration says so."""
-        load_start(model, self.config.output_uri)
+        load_child_only(model, self.config.output_uri)
 
     def stream(self, first_step: int, num_steps: int) -> LevelStream:
         """Return this rank's part of the global batches of every step's levels."""

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[4]
 BASE: dict[str, Any] = {"store_uri": "s", "output_uri": "o", "model": {"alignment": {"enabled": False}}}
 
 
-@pytest.mark.parametrize("name", ["direct", "tsn", "moco"])
+@pytest.mark.parametrize("name", ["direct", "tsn", "moco", "finetuned"])
 def test_the_examples_have_the_budget_of_the_demo(name: str) -> None:
     """Equal but for what is trained: else the table compares budgets."""
     demo, other = (

@@ -12,7 +12,7 @@ from hvlm.models.hiervl import HierVL, with_preset
 from pipelines.training.checkpoints import read_model_state, weights_sha256
 from pipelines.training.config import StreamConfig
 from pipelines.training.hiervl.config import HierVLTrainConfig
-from pipelines.training.hiervl.start import load_start, pin_start
+from pipelines.training.hiervl.start import load_child_only, pin_child_only
 from pipelines.training.loop import train
 from pipelines.training.prepare import prepare
 from pipelines.training.registry import open_system
@@ -58,7 +58,7 @@ def test_only_a_child_only_training_of_the_same_features_fits(make_config: MakeC
     other = train(prepare(make_config("other", max_steps=1), encode_text)[0], RankContext(), Recorder())
     with pytest.raises(UserError, match=r"start_checkpoint .*got a training of alternate; expected a child-only one"):
         prepare(after(make_config, other.checkpoint_uri), encode_text)
-    with pytest.raises(UserError, match="features or texts of other encoders"):
+    with pytest.raises(UserError, match="features of other encoders"):
         prepare(after(make_config, child_only.checkpoint_uri, encoders=("clip",)), encode_text)
     flat = make_config("flat", max_steps=1, preset="wo_hier", model=with_preset(make_config().model, "wo_hier"))
     trained = train(prepare(flat, encode_text)[0], RankContext(), Recorder())
@@ -86,5 +86,5 @@ def test_weights_that_changed_or_do_not_fit_are_refused(make_config: MakeConfig,
 
 
 def test_without_a_start_nothing_is_written_or_loaded(make_config: MakeConfig, tmp_path: Path) -> None:
-    assert pin_start(make_config(), None, 8) == {}  # type: ignore[arg-type]
-    load_start(HierVL(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()), str(tmp_path))
+    assert pin_child_only(make_config(), None, 8) == {}  # type: ignore[arg-type]
+    load_child_only(HierVL(torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()), str(tmp_path))
