@@ -49,7 +49,7 @@ def classification_group(parts: Parts[LabelledVideo], config: ProbeConfig, *, kn
             absent.append(Absent(f"{parts.split}/video/linear_probe/{name}/*, {parts.split}/video/knn/{name}/*", task))
             continue
         found = _evaluate_task(task, parts, config, knn_k)
-        chance = _chance(task.truth["report"], seed)
+        chance = chance_figures(task.truth["report"], seed)
         rows += _rows(task, parts, found, chance)
         details[name] = {"classes": task.classes, "dev_note": parts.dev_note} | found["details"]
     return GroupResult(rows, absent, details)
@@ -116,6 +116,15 @@ def named_ap(details: Mapping[str, Any]) -> dict[str, Any]:
             for column, ap in task["ap"].items()
         }
         for name, task in details.items()
+    }
+
+
+def chance_figures(truth_NC: NDArray[np.bool_], seed: int) -> dict[str, float]:
+    """Return mAP and hits of random scores, the mean over some draws."""
+    random = np.random.default_rng(seed)
+    draws = [evaluate_classification(random.random(truth_NC.shape), truth_NC) for _ in range(CHANCE_DRAWS)]
+    return {
+        name: float(np.mean([getattr(draw, name) for draw in draws])) for name in ("mean_ap", "hit_at_1", "hit_at_3")
     }
 
 
@@ -210,15 +219,6 @@ def _values(result: ClassificationResult, task: Task) -> dict[str, float]:
     # With one label per video top-1 is Hit@1, and without single-label videos it does not exist.
     mixed = task.kind == "one_vs_rest" and 0 < result.num_single_label < result.num_videos
     return values | ({"top_1_single_label": result.top_1_single_label} if mixed else {})
-
-
-def _chance(truth_NC: NDArray[np.bool_], seed: int) -> dict[str, float]:
-    """Mean of random scores over some draws."""
-    random = np.random.default_rng(seed)
-    draws = [evaluate_classification(random.random(truth_NC.shape), truth_NC) for _ in range(CHANCE_DRAWS)]
-    return {
-        name: float(np.mean([getattr(draw, name) for draw in draws])) for name in ("mean_ap", "hit_at_1", "hit_at_3")
-    }
 
 
 def _videos(records: Sequence[LabelledVideo], kind: str) -> NDArray[np.float64]:

@@ -93,5 +93,10 @@ def probes_refused(parts: Parts[LabelledVideo]) -> str:
     return f"probes need train and dev videos; the store has {len(parts.train)} and {len(parts.dev)}"
 
 
+def in_drawn_order(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return manifest rows in an order that their keys draw: the first ones are a fair sample of all."""
+    return sorted(rows, key=lambda row: (_hash(str(row["key"])), str(row["key"])))
+
+
 def _hash(key: str) -> int:
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16)

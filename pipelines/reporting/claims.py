@@ -85,6 +85,8 @@ _HIERARCHICAL_VLM: tuple[Claim, ...] = (
             "*/frame/localisation/map_at_tiou_0_5",
             "*/frame/localisation/average_map",
             "*/frame/localisation/hit_at_tiou_0_5",
+            "*/pyramid/localisation/map_at_tiou_0_5",
+            "*/pyramid/localisation/average_map",
         ),
     ),
     Claim(

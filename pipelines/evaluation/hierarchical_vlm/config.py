@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from hvlm.config import Config
 from hvlm.encoders.config import ClipConfig
+from hvlm.metrics.localiser import LocaliserConfig
 from hvlm.metrics.proposals import ProposalConfig
 from pipelines.evaluation.config import EvaluateConfig
 from pipelines.evaluation.hierarchical_vlm.embedding import VideoEmbedding
@@ -17,7 +18,10 @@ class HierarchicalVLMEvaluateConfig(EvaluateConfig, Config):
     Args:
         video_embedding: what probes read of ours: the pyramid's top node, the mean row, or both.
         text_encoder: null is the training's; needed to score raw CLIP retrieval for a model without text.
-        max_probe_rows: rows over all videos that frame probes and ranks see; longer videos are thinned evenly.
+        proposals: how the frame probe's probabilities become segments; soft-NMS and the limit hold for the head too.
+        localiser: the localisation head that is fitted to the frozen pyramid.
+        max_probe_rows: rows over all videos that frame probes and ranks see; longer videos are thinned evenly. The
+            localisation head sees whole videos, of each split as many as have so many rows.
         num_timelines: videos whose truth and predictions are drawn.
     """
 
@@ -28,6 +32,7 @@ class HierarchicalVLMEvaluateConfig(EvaluateConfig, Config):
     video_embedding: VideoEmbedding = "top"
     text_encoder: ClipConfig | None = None
     proposals: ProposalConfig = field(default_factory=ProposalConfig)
+    localiser: LocaliserConfig = field(default_factory=LocaliserConfig)
     max_probe_rows: int = 100_000
     num_timelines: int = 4
 

@@ -23,11 +23,14 @@ from hvlm.encoders.text import load_text_encoder
 from hvlm.metrics.classification import unit_rows
 from hvlm.metrics.consistency import boundary_pairs, distant_pair_cosine, temporal_consistency
 from hvlm.metrics.linear_probe import LinearProbe
+from hvlm.metrics.localiser import Localiser, LocaliserConfig, LocaliserFit, LocaliserVideo, fit_localiser
 from hvlm.metrics.proposals import ProposalConfig, propose_segments, row_cells
 from hvlm.models.hierarchical_vlm import HierarchicalVLM, Output
 from hvlm.models.pyramid import AttentionPyramid, PyramidConfig, PyramidLevel
 from pipelines.evaluation.hierarchical_vlm.labels import segment_spans
 from pipelines.evaluation.hierarchical_vlm.records import (
+    HEAD,
+    PROBE,
     Floats32,
     KindRecord,
     LocalisedVideo,
@@ -37,6 +40,7 @@ from pipelines.evaluation.hierarchical_vlm.records import (
 from pipelines.evaluation.metric_table import KINDS, OURS, RAW
 from pipelines.evaluation.retrieval_group import TextSpace
 from pipelines.evaluation.videos import LoadedVideo, VideoSource
+from pipelines.training.baselines.classifier import load_classifier
 from pipelines.training.checkpoints import load_model
 
 VideoEmbedding = Literal["top", "mean", "mean_and_top"]
@@ -62,6 +66,25 @@ class EmbedSetup:
     threads: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finders:
+    """What finds segments: a frame probe (class 0 = background) and a localisation head per kind of features."""
+
+    probes: Mapping[str, LinearProbe]
+    localisers: Mapping[str, Localiser]
+    proposals: ProposalConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocaliserTask:
+    """What localisation heads are fitted to: the classes by their names, and how."""
+
+    names: Sequence[str]
+    config: LocaliserConfig
+    proposals: ProposalConfig
+    seed: int
+
+
 class Embedder:
     """Loads the model once; every call embeds some manifest rows."""
 
@@ -70,6 +93,7 @@ class Embedder:
         self._setup = setup
         self._device = torch.device(setup.device)
         self._model: HierarchicalVLM = load_model(setup.checkpoint_uri, setup.device)[0]
+        self._classifier = load_classifier(setup.checkpoint_uri)
 
     def embed(self, rows: Sequence[Mapping[str, Any]]) -> list[VideoRecord]:
         """Return one record per manifest row, in their order."""
@@ -80,22 +104,31 @@ class Embedder:
                 records[video.meta.key] = self._record(video, output, index)
         return [records[str(row["key"])] for row in rows]
 
-    def localise(
-        self, rows: Sequence[Mapping[str, Any]], probes: Mapping[str, LinearProbe], proposals: ProposalConfig
-    ) -> list[LocalisedVideo]:
-        """Return the segments that the frame probes (class 0 = background) propose for each manifest row."""
+    def fit_localisers(
+        self, train: Sequence[Mapping[str, Any]], dev: Sequence[Mapping[str, Any]], task: LocaliserTask
+    ) -> dict[str, Localiser]:
+        """Return a localisation head per kind of features, fitted on the manifest rows of train, chosen on dev."""
+        fitted, chosen = ([rows for _, rows in self._frozen_rows(part, task.names)] for part in (train, dev))
+        return {
+            kind: fit_localiser(
+                [rows[kind] for rows in fitted],
+                [rows[kind] for rows in chosen],
+                LocaliserFit(self._pyramid(kind), len(task.names), task.config, task.proposals, task.seed),
+            )
+            for kind in KINDS
+        }
+
+    def localise(self, rows: Sequence[Mapping[str, Any]], finders: Finders) -> list[LocalisedVideo]:
+        """Return the segments that are found in each manifest row."""
         found = []
-        for videos in self._forward_groups(self._load(rows)):
-            output = self._forward([video.model_input for video in videos])
-            for index, video in enumerate(videos):
-                meta, times_s = video.meta, video.raw.times_s
-                features = {OURS: _real(output.hidden_BTD[index], len(times_s)), RAW: video.raw.features_TI}
-                cells = row_cells(times_s, meta.stride_s, meta.clip_s, meta.duration_s, gaps=meta.has_gaps)
-                segments = {
-                    kind: propose_segments(probes[kind].probabilities(features[kind])[:, 1:], cells, proposals)
-                    for kind in KINDS
-                }
-                found.append(LocalisedVideo(key=meta.key, video_id=meta.video_id, segments=segments))
+        for meta, frozen in self._frozen_rows(rows, ()):
+            by_probe, by_head = {}, {}
+            for kind, video in frozen.items():
+                probability_TC = finders.probes[kind].probabilities(video.rows_TD)[:, 1:]
+                by_probe[kind] = propose_segments(probability_TC, video.cell_T2, finders.proposals)
+                by_head[kind] = finders.localisers[kind].find(video, self._pyramid(kind), finders.proposals)
+            segments = {PROBE: by_probe, HEAD: by_head}
+            found.append(LocalisedVideo(key=meta.key, video_id=meta.video_id, segments=segments))
         return found
 
     def encode_texts(self, texts: Sequence[str], config: ClipConfig) -> dict[str, Floats32]:
@@ -106,6 +139,40 @@ class Embedder:
         with torch.inference_mode():
             ours = self._model.embed_text(torch.from_numpy(raw).to(self._device))
         return {RAW: raw, OURS: _float32(ours)}
+
+    def _frozen_rows(
+        self, rows: Sequence[Mapping[str, Any]], names: Sequence[str]
+    ) -> Iterator[tuple[SampleMeta, dict[str, LocaliserVideo]]]:
+        """Each video's rows of both kinds, with the true segments of the classes in `names`."""
+        number = {name: i for i, name in enumerate(names)}
+        for videos in self._forward_groups(self._load(rows)):
+            output = self._forward([video.model_input for video in videos])
+            for index, (_, raw, _, meta) in enumerate(videos):
+                hidden = _real(output.hidden_BTD[index], len(raw.times_s))
+                known = [item for item in meta.annotations if str(item["label"]) in number]
+                yield (
+                    meta,
+                    {
+                        kind: LocaliserVideo(
+                            key=meta.key,
+                            rows_TD=features,
+                            cell_T2=row_cells(
+                                raw.times_s, meta.stride_s, meta.clip_s, meta.duration_s, gaps=meta.has_gaps
+                            ),
+                            duration_s=meta.duration_s,
+                            span_S2=segment_spans(known),
+                            label_S=np.array([number[str(item["label"])] for item in known], dtype=np.int64),
+                        )
+                        for kind, features in ((OURS, hidden), (RAW, raw.features_TI))
+                    },
+                )
+
+    def _pyramid(self, kind: str) -> AttentionPyramid:
+        """The model's own pyramid; of means for raw rows, and where the model has none."""
+        own = self._model.pyramid
+        if kind == OURS and isinstance(own, AttentionPyramid):
+            return own
+        return mean_pyramid(self._model.d_model if kind == OURS else sum(self._model.input_dims), self._device)
 
     def _load(self, rows: Sequence[Mapping[str, Any]]) -> list[LoadedVideo]:
         return [self._setup.source.load(row) for row in rows]
@@ -155,6 +222,7 @@ class Embedder:
             captions=meta.captions,
             summary=meta.summary,
             activity=_activity(meta),
+            label_logits_C=None if self._classifier is None else self._classifier.logits(levels[-1][0]),
         )
 
     def _text_spaces(self, video: LoadedVideo, video_E: Tensor) -> dict[str, TextSpace]:
@@ -191,12 +259,17 @@ def rows_in_span(centre_s_T: NDArray[np.float64], span_s: Sequence[float]) -> ND
     return np.array([np.argmin(np.abs(centre_s_T - (span_s[0] + span_s[1]) / 2))], dtype=np.int64)
 
 
+def mean_pyramid(width: int, device: torch.device) -> AttentionPyramid:
+    """Return the pyramid that takes means: the attention pyramid with all scores 0."""
+    return AttentionPyramid(PyramidConfig(), width).to(device)
+
+
 @torch.inference_mode()
 def mean_levels(rows: VideoRows, device: torch.device) -> list[Floats32]:
-    """Return the levels of a pyramid that takes means (the attention pyramid with all scores 0), base first."""
+    """Return the levels of a pyramid that takes means, base first."""
     features = torch.from_numpy(rows.features_TI)[None].to(device)
     times = torch.from_numpy(rows.times_s.astype(np.float32))[None].to(device)
-    pyramid = AttentionPyramid(PyramidConfig(), features.shape[-1]).to(device)
+    pyramid = mean_pyramid(features.shape[-1], device)
     levels = pyramid(features, times, torch.ones(features.shape[:2], dtype=torch.bool, device=device))
     return [_level(level, 0) for level in levels]
 

@@ -8,7 +8,7 @@ from matplotlib.patches import Patch
 
 from hvlm.metrics.proposals import VideoSegments
 from pipelines.evaluation.classification_group import activity_of, ap_figures
-from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
+from pipelines.evaluation.hierarchical_vlm.records import HEAD, PROBE, VideoRecord
 from pipelines.evaluation.metric_table import KINDS, OURS, RAW
 from pipelines.evaluation.plots import (
     GREY,
@@ -24,6 +24,7 @@ from pipelines.evaluation.results import Figure
 from pipelines.evaluation.retrieval_group import recall_figures
 
 _Details = Mapping[str, Any]
+_METHODS = {PROBE: "frame probe", HEAD: "head on the pyramid"}
 
 
 def group_figures(
@@ -62,12 +63,17 @@ def _map(records: Sequence[VideoRecord]) -> str:
 def _localisation(records: Sequence[VideoRecord], details: _Details, num_timelines: int) -> list[Figure]:
     if not details:
         return []
-    columns = {column: details["ap"][column] for column in (OURS, RAW, "floor")}
-    svg = bars_svg(details["classes"], columns, "localisation AP per class")
-    figures = [] if svg is None else [Figure(svg, "Mean AP over tIoU 0.5 to 0.95 per class.")]
+    figures = []
+    for method, said in _METHODS.items():
+        columns = {column: details[method]["ap"][column] for column in (OURS, RAW, "floor")}
+        svg = bars_svg(details["classes"], columns, f"localisation AP per class, {said}")
+        if svg is not None:
+            figures.append(Figure(svg, f"Mean AP over tIoU 0.5 to 0.95 per class, {said}."))
     annotated = sorted((record for record in records if record.annotations), key=lambda record: record.video_id)
     for record in annotated[:num_timelines]:
-        drawn = timeline_svg(record, details["found"][record.key], details["classes"])
+        found = details["found"][record.key]
+        lanes = {f"{kind}, {method}": found[method][kind] for method in _METHODS for kind in KINDS}
+        drawn = timeline_svg(record, lanes, details["classes"])
         figures.append(Figure(drawn, f"{record.video_id}: truth and the best predictions, fainter = lower score."))
     return figures
 
@@ -76,17 +82,17 @@ Bar = tuple[str, float, float, float]  # label, start_s, end_s, opacity
 
 
 def timeline_svg(record: VideoRecord, found: Mapping[str, VideoSegments], classes: Sequence[str]) -> str:
-    """Return truth, ours and raw of one video over time.
+    """Return truth and what was found in one video over time, a lane for each of `found`.
 
     As many of the best predictions as there are true segments, plus two; the fainter, the lower the score.
     """
     lanes: dict[str, list[Bar]] = {
         "truth": [(str(a["label"]), float(a["segment"][0]), float(a["segment"][1]), 1.0) for a in record.annotations]
     }
-    lanes |= {kind: _best_bars(found[kind], classes, len(record.annotations) + 2) for kind in KINDS}
+    lanes |= {name: _best_bars(each, classes, len(record.annotations) + 2) for name, each in found.items()}
     labels = list(dict.fromkeys(bar[0] for bars in lanes.values() for bar in bars))
     colour = {label: PALETTE[i] if i < len(PALETTE) else GREY for i, label in enumerate(labels)}
-    with svg_figure(WIDTH, 1.6 + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
+    with svg_figure(WIDTH, 0.7 + 0.3 * len(lanes) + 0.1 * len(labels), f"timeline-{record.key}") as (figure, done):
         axes = figure.subplots()
         for place, (name, bars) in enumerate(lanes.items()):
             # Predictions overlap, so each has a strip of its own; true segments share one.

@@ -11,7 +11,7 @@ import polars as pl
 from hvlm.data.activitynet import canonical_id
 from pipelines.evaluation.classification_group import activity_of, named_ap, prediction_columns
 from pipelines.evaluation.hierarchical_vlm.figures import group_figures
-from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
+from pipelines.evaluation.hierarchical_vlm.records import HEAD, PROBE, VideoRecord
 from pipelines.evaluation.metric_table import KINDS, OURS, Absent, MetricRow
 from pipelines.evaluation.outputs import to_json
 from pipelines.evaluation.results import Section, SplitResult
@@ -52,7 +52,8 @@ def split_result(measured: MeasuredSplit, num_timelines: int) -> SplitResult:
     }
     submissions = {
         "classification": classification_submission(measured),
-        "localisation": localisation_submission(measured),
+        "localisation": localisation_submission(measured, PROBE),
+        "localisation_head": localisation_submission(measured, HEAD),
     }
     return SplitResult(
         split=measured.split,
@@ -60,7 +61,10 @@ def split_result(measured: MeasuredSplit, num_timelines: int) -> SplitResult:
         sections=sections,
         absent=measured.absent,
         per_class_ap=_per_class_ap(measured),
-        facts={"probe_l2": {name: task["l2"] for name, task in measured.details["classification"].items()}},
+        facts={
+            "probe_l2": {name: task["l2"] for name, task in measured.details["classification"].items()},
+            "localisation_head": measured.details["localisation"].get(HEAD, {}).get("fit"),
+        },
         predictions={
             f"predictions_{name}_{measured.split}.json": to_json(submission)
             for name, submission in submissions.items()
@@ -108,14 +112,14 @@ def classification_submission(result: MeasuredSplit, kind: str = OURS) -> dict[s
     return _submission(predictions)
 
 
-def localisation_submission(result: MeasuredSplit, kind: str = OURS) -> dict[str, Any] | None:
-    """Return segment predictions in the ActivityNet submission format, or None without segments."""
+def localisation_submission(result: MeasuredSplit, method: str, kind: str = OURS) -> dict[str, Any] | None:
+    """Return the segments that a method found in the ActivityNet submission format, or None without segments."""
     details = result.details["localisation"]
     if "found" not in details:
         return None
     predictions = {}
     for record in result.records:
-        found = details["found"][record.key][kind]
+        found = details["found"][record.key][method][kind]
         predictions[canonical_id(record.video_id)] = [
             {
                 "label": details["classes"][int(label)],
@@ -138,7 +142,8 @@ def _submission(results: dict[str, Any]) -> dict[str, Any]:
 def _per_class_ap(result: MeasuredSplit) -> dict[str, Any]:
     tasks = {f"classification/{name}": task for name, task in result.details["classification"].items()}
     localisation = result.details["localisation"]
-    return named_ap(tasks | ({"localisation": localisation} if localisation else {}))
+    named = {"localisation": PROBE, "localisation_head": HEAD}
+    return named_ap(tasks | {name: localisation[method] for name, method in named.items() if localisation})
 
 
 def _or_none(value: float) -> float | None:

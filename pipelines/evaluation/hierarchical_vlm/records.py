@@ -15,6 +15,8 @@ from hvlm.metrics.proposals import VideoSegments
 from pipelines.evaluation.retrieval_group import TextSpace
 
 Floats32 = NDArray[np.float32]
+PROBE, HEAD = "probe", "head"
+"""How segments are found: by a linear probe on rows, or by a localisation head on the nodes of the pyramid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +45,7 @@ class KindRecord:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoRecord:
     """One embedded video. `spaces` has `ours` when the model is aligned with text and `raw` when the store has CLIP
-    features.
+    features. `label_logits_C`: of the checkpoint's own classifier, where it has one.
     """
 
     key: str
@@ -61,15 +63,18 @@ class VideoRecord:
     captions: list[dict[str, Any]] = field(default_factory=list)
     summary: str | None = None
     activity: str | None = None
+    label_logits_C: Floats32 | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalisedVideo:
-    """The segments that each kind's frame probe proposes for one video; labels are class numbers without background."""
+    """The segments that were found in one video, by method (`PROBE`, `HEAD`) and kind of features; labels are class
+    numbers without background.
+    """
 
     key: str
     video_id: str
-    segments: dict[str, VideoSegments]
+    segments: dict[str, dict[str, VideoSegments]]
 
 
 def even_sample(count: int, limit: int) -> NDArray[np.int64]:

@@ -1,7 +1,8 @@
 """HierarchicalVLM as the evaluation sees it: embed every sample once, then each group of metrics per split.
 
 manifest rows ─1:1─► records (Ray actors with the model) ─► consistency, classification, retrieval (this process)
-                                                         └► frame probes ─1:1─► proposals (the actors) ─► localisation
+                                                         └► frame probes, localisation heads ─1:1─► segments
+                                                            (the actors) ─► localisation
 """
 
 import logging
@@ -17,10 +18,17 @@ from infra.config_io import build_config
 from pipelines.evaluation.classification_group import classification_group
 from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.hierarchical_vlm.consistency_group import consistency_group
-from pipelines.evaluation.hierarchical_vlm.embedding import Embedder, EmbedSetup
-from pipelines.evaluation.hierarchical_vlm.localisation_group import fit_frame_probes, localisation_group
+from pipelines.evaluation.hierarchical_vlm.embedding import Embedder, EmbedSetup, Finders, LocaliserTask
+from pipelines.evaluation.hierarchical_vlm.localisation_group import (
+    LEVELS,
+    HeadFit,
+    fit_frame_probes,
+    localisation_group,
+    within_rows,
+)
 from pipelines.evaluation.hierarchical_vlm.outputs import MeasuredSplit, split_result
 from pipelines.evaluation.hierarchical_vlm.records import VideoRecord
+from pipelines.evaluation.hierarchical_vlm.trained_classifier import trained_classifier_rows
 from pipelines.evaluation.inputs import EvaluationInputs
 from pipelines.evaluation.metric_table import OURS, RAW, Absent, GroupResult, with_note
 from pipelines.evaluation.parts import Parts, make_parts, probes_refused
@@ -28,6 +36,7 @@ from pipelines.evaluation.results import SplitResult
 from pipelines.evaluation.retrieval_group import TextFeatures, all_texts, retrieval_group
 from pipelines.evaluation.spread import ActorPool, device_of
 from pipelines.evaluation.videos import VideoSource
+from pipelines.training.baselines.classifier import TrainedClassifier, load_classifier
 from pipelines.training.checkpoints import load_model
 from pipelines.training.config import TextConfig
 from pipelines.training.text import text_encoder_of
@@ -45,12 +54,14 @@ class HierarchicalVLMEvaluation:
     Args:
         config: of the evaluation. inputs: checkpoint and data.
         clip: the text tower's config and the store's column of the same model; None with `no_text` saying why.
+        classifier: of a supervised training.
     """
 
     config: HierarchicalVLMEvaluateConfig
     inputs: EvaluationInputs
     clip: tuple[ClipConfig, str] | None
     no_text: str = ""
+    classifier: TrainedClassifier | None = None
 
     @classmethod
     def open(cls, config: HierarchicalVLMEvaluateConfig, inputs: EvaluationInputs) -> "HierarchicalVLMEvaluation":
@@ -60,7 +71,7 @@ class HierarchicalVLMEvaluation:
             UserError: weights of another architecture, or a text tower of another store.
         """
         load_model(inputs.checkpoint.uri)  # refuses weights that do not fit before anything is read or started
-        return cls(config, inputs, *_find_clip(config, inputs))
+        return cls(config, inputs, *_find_clip(config, inputs), load_classifier(inputs.checkpoint.uri))
 
     @property
     def raw_retrieval_is_chance(self) -> bool:
@@ -125,8 +136,13 @@ class HierarchicalVLMEvaluation:
             ("video/linear_probe", "video/knn"),
             lambda: classification_group(parts, config.probe, knn_k=config.knn_k, seed=config.seed),
         )
+        if self.classifier is not None:
+            rows = trained_classifier_rows(parts.report, split, self.classifier, config.seed)
+            groups["classification"].rows.extend(rows)
         groups["localisation"] = _or_absent(
-            parts, ("frame/localisation",), lambda: self._localise(pool, (parts, rows_by_key), groups)
+            parts,
+            tuple(f"{level}/localisation" for level in LEVELS.values()),
+            lambda: self._localise(pool, (parts, rows_by_key), groups),
         )
         texts, why = self._texts(pool, parts.report)
         groups["retrieval"] = retrieval_group(parts.report, split, texts, why)
@@ -155,11 +171,19 @@ class HierarchicalVLMEvaluation:
         if isinstance(fitted, Absent):
             return GroupResult([], [fitted], {})
         probes, names = fitted
-        rows = [rows_by_key[record.key] for record in parts.report]
-        found = pool.map(rows, "localise", ray.put(dict(probes)), self.config.proposals)
+        config, length = self.config, f"{next(iter(self.inputs.manifest.encoders))}.num_rows"
+        train, dev, rows = (
+            [rows_by_key[record.key] for record in part] for part in (parts.train, parts.dev, parts.report)
+        )
+        train, dev = (within_rows(part, length, config.max_probe_rows) for part in (train, dev))
+        task = LocaliserTask(names=names, config=config.localiser, proposals=config.proposals, seed=config.seed)
+        localisers = pool.call("fit_localisers", train, dev, task)
+        finders = Finders(probes=dict(probes), localisers=localisers, proposals=config.proposals)
+        found = pool.map(rows, "localise", ray.put(finders))
         # Segments exist, so labels do too: the label probe of the classification group gives the whole-video floor.
         probability = groups["classification"].details["labels"]["probability"]
-        return localisation_group(parts, found, names, probability, self.config.seed)
+        fits = {kind: HeadFit(len(train), each.step, each.dev) for kind, each in localisers.items()}
+        return localisation_group(parts, found, names, fits, probability, self.config.seed)
 
     def _texts(self, pool: ActorPool, records: Sequence[VideoRecord]) -> tuple[TextFeatures, dict[str, str]]:
         if self.clip is None:

@@ -8,6 +8,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from hvlm.metrics.linear_probe import ProbeConfig
+from hvlm.metrics.localiser import LocaliserConfig
 from infra.tracking import TrackingConfig
 from pipelines.evaluation.hierarchical_vlm.config import HierarchicalVLMEvaluateConfig
 from pipelines.evaluation.run import evaluate
@@ -18,6 +19,7 @@ from tests.pipelines.evaluation.planted_store import make_checkpoint
 
 RESOURCES = EvaluateResources(num_actors=2, videos_per_task=5)
 PROBE = ProbeConfig(l2_grid=(0.01, 0.1), max_iterations=50)
+LOCALISER = LocaliserConfig(num_steps=60, num_checks=2, lr=5e-3)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,9 @@ def done(planted, tmp_path_factory, ray_cluster):
     """One evaluation of the planted store, by several tests looked at."""
     training = tmp_path_factory.mktemp("training")
     make_checkpoint(planted[0], training)
-    config = HierarchicalVLMEvaluateConfig(checkpoint=str(training), probe=PROBE, resources=RESOURCES, num_timelines=1)
+    config = HierarchicalVLMEvaluateConfig(
+        checkpoint=str(training), probe=PROBE, localiser=LOCALISER, resources=RESOURCES, num_timelines=1
+    )
     return training, config, evaluate(config)
 
 
@@ -39,6 +43,7 @@ def test_all_files_stand_beside_the_checkpoints(done):
         "samples_val.parquet",
         "predictions_classification_val.json",
         "predictions_localisation_val.json",
+        "predictions_localisation_head_val.json",
     }
 
 
@@ -51,6 +56,7 @@ def test_metrics_have_every_group_beside_raw_and_chance(done):
         "val/video/linear_probe/activity/hit_at_1",
         "val/video/knn/labels/hit_at_3",
         "val/frame/localisation/average_map",
+        "val/pyramid/localisation/average_map",
         "val/video/text_to_video/recall_at_1",
         "val/clip/video_to_text/median_rank",
     ):
@@ -63,6 +69,9 @@ def test_metrics_have_every_group_beside_raw_and_chance(done):
     assert localisation.raw > 0.5 > localisation.floor >= 0
     assert localisation.chance < 0.1
     assert localisation.count == 24
+    by_head = rows["val/pyramid/localisation/average_map"]
+    assert by_head.raw > 0.3 > by_head.floor == localisation.floor
+    assert by_head.chance == localisation.chance
 
 
 def test_metrics_json_says_where_everything_comes_from(done):
@@ -72,7 +81,9 @@ def test_metrics_json_says_where_everything_comes_from(done):
     assert content["splits"] == {"val": 12}
     assert content["checkpoint"]["step"] == 2
     assert content["store"]["encoders"].keys() == {"clip", "c3d"}
-    assert set(content["per_class_ap"]["val"]["localisation"]["ours"]) == {"bounce", "spin", "slide", "blink"}
+    for method in ("localisation", "localisation_head"):
+        assert set(content["per_class_ap"]["val"][method]["ours"]) == {"bounce", "spin", "slide", "blink"}
+    assert content["localisation_head"]["val"]["raw"]["dev_average_map"].keys() == {"30", "60"}
     assert all(row["count"] > 0 for row in content["metrics"])
     assert {row["group"] for row in content["metrics"]} == {
         "consistency",
@@ -120,13 +131,14 @@ def test_the_same_evaluation_by_run_id_gives_the_same_files(done, tmp_path):
             run_id=first.run_id,
             output_uri=str(tmp_path / "again"),
             probe=PROBE,
+            localiser=LOCALISER,
             resources=EvaluateResources(num_actors=1, videos_per_task=48),
             num_timelines=1,
             tracking=tracking,
         )
     )
     assert again.run_id == first.run_id
-    for name in ("metrics.json", "predictions_localisation_val.json"):
+    for name in ("metrics.json", "predictions_localisation_val.json", "predictions_localisation_head_val.json"):
         old, new = (json.loads(Path(place, name).read_text()) for place in (first.output_uri, again.output_uri))
         assert _rounded(old) == _rounded(new)
 

@@ -7,10 +7,19 @@ import pytest
 
 from hvlm.data.collate import VideoRows
 from hvlm.metrics.linear_probe import fit_linear_probe
+from hvlm.metrics.localiser import LocaliserConfig
 from hvlm.metrics.proposals import ProposalConfig
 from pipelines.evaluation.classification_group import vocabulary
-from pipelines.evaluation.hierarchical_vlm.embedding import Embedder, EmbedSetup, mean_levels, rows_in_span
+from pipelines.evaluation.hierarchical_vlm.embedding import (
+    Embedder,
+    EmbedSetup,
+    Finders,
+    LocaliserTask,
+    mean_levels,
+    rows_in_span,
+)
 from pipelines.evaluation.hierarchical_vlm.labels import row_labels
+from pipelines.evaluation.hierarchical_vlm.records import HEAD, PROBE
 from pipelines.evaluation.metric_table import KINDS
 from pipelines.store.manifest import open_manifest
 from pipelines.training.checkpoints import find_checkpoint
@@ -93,7 +102,7 @@ def test_texts_go_through_the_models_text_head(planted):
     np.testing.assert_allclose(np.linalg.norm(spaces["ours"], axis=1), 1, atol=1e-5)
 
 
-def test_proposals_of_a_probe_on_planted_rows_find_the_actions(planted):
+def test_probe_and_head_on_planted_rows_find_the_actions(planted):
     embedder, rows = Embedder(_setup(planted)), _rows(planted, 12)
     records = embedder.embed(rows)
     names = vocabulary(records)
@@ -108,19 +117,36 @@ def test_proposals_of_a_probe_on_planted_rows_find_the_actions(planted):
         )
         for kind in KINDS
     }
-    found = embedder.localise(rows[:1], probes, ProposalConfig())[0]
-    best = found.segments["raw"]
+    task = LocaliserTask(
+        names=names, config=LocaliserConfig(num_steps=60, num_checks=1, lr=1e-2), proposals=ProposalConfig(), seed=0
+    )
+    localisers = embedder.fit_localisers(rows, rows, task)
+    finders = Finders(probes=probes, localisers=localisers, proposals=task.proposals)
+    found = embedder.localise(rows[:1], finders)[0]
     truth = {(item["label"], *item["segment"]) for item in records[0].annotations}
-    near = {
-        (names[c], round(float(s[0])), round(float(s[1])))
-        for c, s in zip(best.label_N[:4], best.span_N2[:4], strict=True)
+    for method in (PROBE, HEAD):
+        best = found.segments[method]["raw"]
+        near = {
+            (names[c], round(float(s[0])), round(float(s[1])))
+            for c, s in zip(best.label_N[:4], best.span_N2[:4], strict=True)
+        }
+        assert {(label, round(start), round(end)) for label, start, end in truth} & near, method
+    # ours are the model's own rows and pyramid, raw the features as they were read and a pyramid of means
+    assert {kind: len(each.mean_D) for kind, each in localisers.items()} == {
+        "ours": 32,
+        "raw": len(records[0].kinds["raw"].video_D),
     }
-    assert {(label, round(start), round(end)) for label, start, end in truth} & near
 
 
 def test_proposed_segments_end_at_gaps(planted, monkeypatch):
     read_only_spans(monkeypatch, "clip", "c3d")
     probe = SimpleNamespace(probabilities=lambda rows: np.tile([0.0, 1.0], (len(rows), 1)))
-    found = Embedder(_setup(planted)).localise(_rows(planted, 1), dict.fromkeys(KINDS, probe), ProposalConfig())[0]
+    head = SimpleNamespace(find=lambda video, pyramid, proposals: video)
+    finders = Finders(
+        probes=dict.fromkeys(KINDS, probe), localisers=dict.fromkeys(KINDS, head), proposals=ProposalConfig()
+    )
+    found = Embedder(_setup(planted)).localise(_rows(planted, 1), finders)[0]
     for kind in KINDS:
-        assert sorted(found.segments[kind].span_N2.tolist()) == [[3.0, 13.0], [16.0, 27.0]]
+        assert sorted(found.segments[PROBE][kind].span_N2.tolist()) == [[3.0, 13.0], [16.0, 27.0]]
+        cells = found.segments[HEAD][kind].cell_T2  # what the head is given
+        assert [cells[0, 0], cells[9, 1], cells[10, 0], cells[-1, 1]] == [3.0, 13.0, 16.0, 27.0]

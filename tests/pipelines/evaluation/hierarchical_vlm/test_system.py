@@ -43,7 +43,7 @@ def test_what_stays_on_train_says_that_the_model_has_seen_it(mark, held_out):
     assert held_out or all(beats_raw(row) is None for row in result.rows)
     assert [absent.metrics for absent in result.absent][:2] == [
         "train/video/linear_probe/*, train/video/knn/*",
-        "train/frame/localisation/*",
+        "train/frame/localisation/*, train/pyramid/localisation/*",
     ]
 
 
