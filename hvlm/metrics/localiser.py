@@ -46,9 +46,9 @@ class LocaliserConfig(Config):
     """
 
     head: LocalisationHeadConfig = field(default_factory=LocalisationHeadConfig)
-    num_steps: int = 500
-    batch_size: int = 16
-    lr: float = 1e-3
+    num_steps: int = 300
+    batch_size: int = 8
+    lr: float = 3e-3
     weight_decay: float = 0.05
     num_checks: int = 4
     max_candidates: int = 300

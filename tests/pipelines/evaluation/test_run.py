@@ -19,7 +19,7 @@ from tests.pipelines.evaluation.planted_store import make_checkpoint
 
 RESOURCES = EvaluateResources(num_actors=2, videos_per_task=5)
 PROBE = ProbeConfig(l2_grid=(0.01, 0.1), max_iterations=50)
-LOCALISER = LocaliserConfig(num_steps=60, num_checks=2, lr=5e-3)
+LOCALISER = LocaliserConfig(num_steps=60, num_checks=2, batch_size=16, lr=5e-3)
 
 
 @pytest.fixture(scope="module")

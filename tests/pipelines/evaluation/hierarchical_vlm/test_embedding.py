@@ -118,7 +118,10 @@ def test_probe_and_head_on_planted_rows_find_the_actions(planted):
         for kind in KINDS
     }
     task = LocaliserTask(
-        names=names, config=LocaliserConfig(num_steps=60, num_checks=1, lr=1e-2), proposals=ProposalConfig(), seed=0
+        names=names,
+        config=LocaliserConfig(num_steps=60, num_checks=1, batch_size=16, lr=1e-2),
+        proposals=ProposalConfig(),
+        seed=0,
     )
     localisers = embedder.fit_localisers(rows, rows, task)
     finders = Finders(probes=probes, localisers=localisers, proposals=task.proposals)
