@@ -120,7 +120,7 @@ def test_a_segment_is_windowed_as_in_training(trained):
     reader = _reader(trained, sorted({text for v in videos for text in (v.summary, *(c["text"] for c in v.captions))}))
     with torch.inference_mode():
         output = embedder._model(reader.parent(reader.parent_samples(), None).batch, "parent")
-    of_key = dict(zip((reader.keys[number] for number in reader.parent_samples()), output.video_VE, strict=True))
+    of_key = dict(zip((reader.keys[sample.video] for sample in reader.parent_samples()), output.video_VE, strict=True))
     assert len(of_key) == len(videos) > 1
     for video in videos:
         expected = of_key[video.key].numpy()
