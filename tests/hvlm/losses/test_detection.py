@@ -70,6 +70,11 @@ def test_the_shorter_segment_has_the_node_and_equal_ones_share_it():
     assert [row for row in first.label_BPC[0].tolist() if any(row)] == [[1, 0, 0]] * 3 + [[0, 1, 0]]
 
 
+def test_the_top_takes_what_is_longer_than_its_video() -> None:
+    grid = _grid(2)
+    assert _found(grid, _assign(grid, (0.0, 40.0, 1))) == [(1, 1.0)]
+
+
 def test_nothing_is_found_in_an_empty_video():
     grid = _grid(num_videos=2)
     empty = TrueSegments(torch.empty(0, 2), torch.empty(0, dtype=torch.long))
