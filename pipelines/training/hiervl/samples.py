@@ -66,7 +66,8 @@ class ChildPart(NamedTuple):
 
 
 class ParentPart(NamedTuple):
-    """Rows of the parent level. video_V and summary_V: equal for equal ones in all of the data; span_s_V2: seconds."""
+    """Rows of the parent level. video_V and summary_V: equal for equal ones in all of the data; span_s_V2: seconds.
+    verbs_VA, nouns_VO: multi-hot, of the summaries' own tags."""
 
     keys: list[str]
     batch: ParentBatch
@@ -75,6 +76,8 @@ class ParentPart(NamedTuple):
     video_V: Tensor
     span_s_V2: Tensor
     summary_V: Tensor
+    verbs_VA: Tensor
+    nouns_VO: Tensor
     num_bad_rows: int
 
 
@@ -199,6 +202,8 @@ class LevelReader:
             video_V=torch.tensor([sample.video for sample in samples]),
             span_s_V2=torch.tensor([summary.span_s for summary in told]),
             summary_V=torch.from_numpy(self.texts.group_N[texts]),
+            verbs_VA=_multi_hot([summary.verbs for summary in told], self.levels.num_verbs),
+            nouns_VO=_multi_hot([summary.nouns for summary in told], self.levels.num_nouns),
             num_bad_rows=sum(rows.num_bad_rows for rows in videos.values()),
         )
 

@@ -6,7 +6,7 @@ Rows are gathered as they come (bfloat16 is half the traffic) and compared in fl
 import torch
 from torch import Tensor, nn
 
-from hvlm.losses.ego_nce import ChildRows, ParentRows, child_loss, parent_loss, parent_positives
+from hvlm.losses.ego_nce import ChildRows, ParentRows, child_loss, parent_loss, parent_positives, tag_positives
 from hvlm.models.hiervl import ChildOutput, HierVLConfig, ParentOutput
 from pipelines.training.gather import gather_rows
 from pipelines.training.hiervl.samples import ChildPart, ParentPart
@@ -54,7 +54,8 @@ def _parent(model: nn.Module, part: ParentPart, config: HierVLConfig) -> Pass:
         span_s_N2=gather_rows(part.span_s_V2),
         summary_N=gather_rows(part.summary_V),
     )
-    positive_NN = parent_positives(rows)
+    verbs_NA, nouns_NO = (_gather_tags(tags, frame_mask_NT) for tags in (part.verbs_VA, part.nouns_VO))
+    positive_NN = parent_positives(rows) | tag_positives(verbs_NA, nouns_NO, config.ego_nce.tags)
     with torch.autocast(frame_mask_NT.device.type, enabled=False):
         losses = parent_loss(rows, positive_NN, config.ego_nce, config.terms)
     valid_NN = rows.valid_N[:, None] & rows.valid_N[None]

@@ -111,6 +111,8 @@ def test_a_summary_of_a_part_takes_clips_and_captions_of_that_part_alone(of_part
         np.testing.assert_array_equal(part.batch.summary_VX[i].numpy(), told)
         assert tuple(part.span_s_V2[i].tolist()) == pytest.approx(summary.span_s)
         assert part.video_V[i] == sample.video and bool(part.own_summary_V[i])
+        assert part.verbs_VA[i].nonzero().flatten().tolist() == sorted(set(summary.verbs))
+        assert part.nouns_VO[i].nonzero().flatten().tolist() == sorted(set(summary.nouns))
         seen.add(len(summary.captions))
     assert seen == {0, 3, 4, 6, 12}
 

@@ -136,7 +136,7 @@ def test_verbs_and_nouns_of_a_batch_reach_the_loss(
 
 def test_what_a_parent_batch_says_of_its_videos_reaches_the_loss(make_job: Callable[..., TrainJob]) -> None:
     """0 and 3 tell of overlapping parts of a video, 4 of another part; 1 and 2 have equal summaries, 1 no captions, and
-    2 a summary made of its captions."""
+    2 a summary made of its captions. 3 and 4 share a verb and a noun, 0 and 1 a verb alone."""
     system = open_system(make_job(), RankContext())
     assert isinstance(system, HierVLSystem)
     part = system.train.parent(system.train.parent_samples()[:5], None)
@@ -146,12 +146,14 @@ def test_what_a_parent_batch_says_of_its_videos_reaches_the_loss(make_job: Calla
         video_V=torch.tensor([0, 1, 2, 0, 0]),
         span_s_V2=torch.tensor([[0.0, 4.0], [0.0, 4.0], [0.0, 4.0], [2.0, 6.0], [6.0, 9.0]]),
         summary_V=torch.tensor([5, 6, 6, 7, 8]),
+        verbs_VA=torch.tensor([[1, 0], [1, 0], [0, 0], [0, 1], [0, 1]], dtype=torch.uint8),
+        nouns_VO=torch.tensor([[1, 0], [0, 0], [0, 0], [0, 1], [0, 1]], dtype=torch.uint8),
     )
     model = system.build_model()
     found = run_pass(model, part, system.config.model).figures
     output = model(part.batch, "parent")
     positive_VV = torch.eye(5, dtype=torch.bool)
-    positive_VV[[0, 3, 1, 2], [3, 0, 2, 1]] = True
+    positive_VV[[0, 3, 1, 2, 3, 4], [3, 0, 2, 1, 4, 3]] = True
     for name, others_VE, valid_V in (
         ("summary_video", output.video_VE, torch.ones(5, dtype=torch.bool)),
         ("summary_caption", output.captions_VE, torch.tensor([True, False, False, True, True])),
@@ -159,4 +161,4 @@ def test_what_a_parent_batch_says_of_its_videos_reaches_the_loss(make_job: Calla
         similarity_VV = cosine_matrix(output.summary_VE, others_VE, valid_V)
         expected = ego_nce(similarity_VV, positive_VV, system.config.model.ego_nce.temperature, valid_V).total
         torch.testing.assert_close(found[f"loss/parent/{name}"], expected.detach())
-    assert float(found["parent/positives_per_row"]) == pytest.approx(9 / 5)
+    assert float(found["parent/positives_per_row"]) == pytest.approx(11 / 5)
