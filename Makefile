@@ -44,8 +44,7 @@ setup: ## create .venv and install requirements.lock, unless both are as they sh
 	fi
 	echo "installing $(LOCK) into $(VENV) with $$("$$python" --version); once, a few minutes"
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then "$$python" -m venv --clear $(VENV); fi
-	# Nothing to resolve, as the lock is whole; Python compiles what is imported when it is: half the CPU time.
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-compile -r $(LOCK)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(LOCK)
 	mkdir -p $(FFMPEG)
 	for library in $(VENV)/lib/python3.*/site-packages/av.libs/lib{av,sw}*.so.*; do
 	  ln -sf "$$PWD/$$library" "$(FFMPEG)/$$(basename "$$library" | sed -E 's/-[0-9a-f]+(\.so\.[0-9]+).*/\1/')"
