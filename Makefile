@@ -76,8 +76,12 @@ smoke: setup ## the demo on a few videos
 	trap 'rm -rf "$$root"' EXIT
 	$(BIN)/python -m jobs.demo --smoke --root "$$root"
 
-test: lint types smoke ## everything that must be green; pytest's summary comes last
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
+test: setup ## everything that must be green; pytest's summary comes last
+	@$(BIN)/mypy & types=$$! # one core's work, beside the smoke test, which often waits
+	trap 'kill $$types 2>/dev/null || true' EXIT
+	$(MAKE) --no-print-directory lint smoke
+	wait $$types
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
 science: setup ## HierVL on planted worlds: 5 seeds of every method, and the gates
 	@$(BIN)/python -m jobs.science --config jobs/configs/science.yaml
