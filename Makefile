@@ -13,6 +13,8 @@ LOCK := requirements.lock
 # torchcodec brings no FFmpeg: PyAV's, under the names that torchcodec asks for.
 FFMPEG := $(VENV)/ffmpeg
 export LD_LIBRARY_PATH := $(CURDIR)/$(FFMPEG)$(if $(LD_LIBRARY_PATH),:$(LD_LIBRARY_PATH))
+# By another name than MAKE, which would let `make -n` run the recipe that calls it.
+AGAIN := $(MAKE)
 
 # Nothing phones home from a build.
 export RAY_USAGE_STATS_ENABLED ?= 0
@@ -79,7 +81,7 @@ smoke: setup ## the demo on a few videos
 test: setup ## everything that must be green; pytest's summary comes last
 	@$(BIN)/mypy & types=$$! # one core's work, beside the smoke test, which often waits
 	trap 'kill $$types 2>/dev/null || true' EXIT
-	$(MAKE) --no-print-directory lint smoke
+	"$(AGAIN)" --no-print-directory lint smoke
 	wait $$types
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
