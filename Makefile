@@ -85,7 +85,7 @@ test: setup ## everything that must be green; pytest's summary comes last
 	wait $$types
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15 tests
 
-science: setup ## HierVL on planted worlds: 5 seeds of every method, and the gates
+science: setup ## HierVL on planted worlds: 5 seeds of every method with a gate, 2 of the others
 	@$(BIN)/python -m jobs.science --config jobs/configs/science.yaml
 
 bench: setup ## speed tables and their JSON files
